@@ -1,0 +1,1 @@
+"""Suites: variants x seeds x splits, row by row."""

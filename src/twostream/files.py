@@ -1,0 +1,63 @@
+"""Files that are finished or absent: written under a temporary name in the same folder, flushed, renamed."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from twostream.errors import TwostreamError
+
+_TEMPORARY = ".partial"
+
+
+class OutputError(TwostreamError):
+    """An output could not be written: read-only folder, full disk, a file where a folder must be."""
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
+    """Open ``path`` for binary writing; it appears under its name only when the block ends without an error.
+
+    The bytes go to a hidden file beside it, are flushed to the disk and renamed over ``path``, so a reader, a full
+    disk, Ctrl-C or ``kill -9`` never meets or leaves half a file under the final name. Missing folders are made.
+
+    Raises:
+        OutputError: the folder or the file cannot be written; the message names the path and the reason.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{_TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); nothing was left there") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete what killed writers left below ``folder``; returns how many files. Only safe when nobody writes there."""
+    leftovers = [p for p in folder.rglob(f".*{_TEMPORARY}") if p.is_file()]
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def sha256_of(path: Path | str) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

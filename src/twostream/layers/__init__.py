@@ -1,0 +1,1 @@
+"""Building blocks that the papers add to image networks."""

@@ -1,0 +1,1 @@
+"""Arrays and run folders in, pictures and one page out."""

@@ -1,0 +1,1 @@
+"""Published weights: where they are, how they map onto our names and shapes."""
