@@ -77,6 +77,8 @@ class InputSpec:
             )
         if not 1 <= self.stride[0] <= self.stride[1]:
             raise ShapeError(f"stride is (lowest, highest) with 1 <= lowest <= highest, got {self.stride}")
+        if self.sampling == "snippets" and self.steps != 1:
+            raise ShapeError(f"snippets sampling takes one frame and the stacks around it: steps={self.steps}")
         if self.sampling != "snippets" and self.snippets != self.steps:
             raise ShapeError(
                 f"{self.sampling} sampling takes one flow stack a step: steps={self.steps}, snippets={self.snippets}"
@@ -216,11 +218,12 @@ class Scores:
             ScoresError: no such file, not a scores file, or its checksum does not match.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as archive:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes().decode("utf-8"))
                 logits, labels = archive["logits"], archive["labels"]
+            stated = header["sha256"]
             if header["format"] != "twostream-scores-1":
-                raise ScoresError(f"{path}: scores of another format ({header['format']})")
+                raise ScoresError(f"scores of another format ({header['format']})")
             scores = cls(
                 logits=logits,
                 labels=labels,
@@ -232,9 +235,12 @@ class Scores:
             )
         except FileNotFoundError as error:
             raise ScoresError(f"{path}: no such scores file; make one with: twostream evaluate RUN") from error
-        except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
+        except ScoresError as error:
+            raise ScoresError(f"{path}: {error}") from error
+        # What foreign or damaged bytes make the archive reader raise has no common ancestor.
+        except Exception as error:
             raise ScoresError(f"{path}: not a scores file of twostream ({error})") from error
-        if header["sha256"] != _digest(logits, labels):
+        if stated != _digest(logits, labels):
             raise ScoresError(
                 f"{path}: damaged, its checksum does not match; write it again with: twostream evaluate RUN"
             )

@@ -28,7 +28,8 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         OutputError: the folder or the file cannot be written; the message names the path and the reason.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{_TEMPORARY}")
+    # A name may have 255 bytes and a character four of them; what is added must still fit.
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
