@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 
-from twostream import files
 from twostream.files import OutputError, atomic_write, remove_leftovers, sha256_of, write_text
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def write_half(path: Path, interruption: BaseException) -> None:
+    with atomic_write(path) as file:
+        file.write(b"half of the new")
+        raise interruption
 
 
 def test_a_file_appears_whole_and_alone_in_a_folder_made_for_it(tmp_path: Path) -> None:
@@ -30,9 +35,8 @@ def test_a_file_appears_whole_and_alone_in_a_folder_made_for_it(tmp_path: Path) 
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
-    with pytest.raises(KeyError), atomic_write(path) as file:
-        file.write(b"half of the new")
-        raise KeyError
+    with pytest.raises(KeyError):
+        write_half(path, KeyError())
     assert path.read_text() == "old"
     write_text(str(path), "néw ✓")
     assert path.read_text(encoding="utf-8") == "néw ✓"
@@ -85,7 +89,7 @@ def test_a_disk_that_fills_up_at_the_flush_leaves_nothing(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write_text(tmp_path / "file", "old")
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("twostream.files.os.fsync", full)
     with pytest.raises(OutputError, match=r"No space left on device"):
         write_text(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"
@@ -143,9 +147,8 @@ def test_a_kill_in_the_middle_leaves_the_older_file_and_one_leftover(tmp_path: P
 
 
 def test_ctrl_c_in_the_middle_cleans_up(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "file") as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_half(tmp_path / "file", KeyboardInterrupt())
     assert names(tmp_path) == []
 
 
