@@ -156,6 +156,14 @@ def test_workers_read_the_same() -> None:
     assert np.array_equal(with_workers.logits, evaluate(Model(), FakeViews(), classes=CLASSES).logits)
 
 
+def test_a_training_around_it_draws_what_it_would_have_drawn() -> None:
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    evaluate(Model(), FakeViews(), classes=CLASSES)
+    assert torch.equal(torch.rand(3), wanted)
+
+
 def test_half_precision_is_said_in_the_scores() -> None:
     class Half(Model):
         def forward(self, rgb: Tensor, flow: Tensor) -> Tensor:

@@ -113,6 +113,8 @@ def evaluate(
         worker_init_fn=_start_worker,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
+        # Its own, or every evaluation would move torch's global generator on and change the training around it.
+        generator=torch.Generator(),
     )
     total = len(views)
     answers: list[list[Tensor]] = [[] for _ in range(total)]
