@@ -352,6 +352,10 @@ class Video:
             truncated=self.truncated,
         )
 
+    def count(self, fps: float | None = None) -> int:
+        """The number of frames that ``stream(fps=fps)`` yields; as costly as :meth:`__len__`, and free after it."""
+        return len(self) if fps is None else len(self._chosen(fps))
+
     def stream(self, *, fps: float | None = None, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Frames ``start`` ... ``stop`` - 1 in order, in one forward pass that holds one frame at a time.
 
@@ -401,7 +405,7 @@ class Video:
             if found in places:
                 images[places[found]] = frame.luma(size) if luma else frame.rgb(size)
         if found < last:
-            count = len(self) if fps is None else len(self._chosen(fps))
+            count = self.count(fps)
             cut = f"; reading stopped early: {self.truncated}" if self.truncated else ""
             raise VideoError(self.path, f"frame {last} was asked for, but it has frames 0 to {count - 1}{cut}")
         return images
