@@ -344,25 +344,26 @@ def test_imagenet_must_succeed(server: Server, record: WeightsRecord) -> None:
 
 def test_a_model_starts_from_the_published_file_end_to_end(record: WeightsRecord) -> None:
     model = create_model("two_stream_resnet18", num_classes=3)
-    says = model.initialise("auto")
+    state, says, source = resolve_weights("auto", model.backbone_identity)
+    assert state is not None
     assert says.startswith(f"weights: {record.file}")
-    assert says.endswith("repeated 20 times")
+    assert model.load_backbones(state, source=source).endswith("repeated 20 times")
     torch.manual_seed(2)
     donor = ResNet(18).state_dict()
     state = model.state_dict()
     assert torch.equal(state["appearance.backbone.layer4.1.conv2.weight"], donor["layer4.1.conv2.weight"])
     assert torch.equal(state["motion.backbone.layer4.1.conv2.weight"], donor["layer4.1.conv2.weight"])
     torch.testing.assert_close(state["motion.backbone.conv1.weight"][:, 7], donor["conv1.weight"].mean(1))
-    assert model.initialise("none").startswith("weights: from scratch")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_given_file(tmp_path: Path, suffix: str) -> None:
     path = resnet18_file(tmp_path, suffix=suffix)
+    state, says, source = resolve_weights(path, "resnet18")
+    assert says == f"weights: {path} (sha256 {sha256(path.read_bytes()).hexdigest()[:8]})"
+    assert state is not None
     model = create_model("spatial_resnet18", num_classes=3)
-    assert model.initialise(path) == f"weights: {path} (sha256 {sha256(path.read_bytes()).hexdigest()[:8]}); " + (
-        "appearance as it is"
-    )
+    assert model.load_backbones(state, source=source) == "appearance as it is"
 
 
 def test_a_folder_that_holds_the_published_file(server: Server, record: WeightsRecord, tmp_path: Path) -> None:
@@ -394,16 +395,18 @@ def test_torchvisions_weights_are_refused_for_the_caffe_layout(tmp_path: Path) -
 
 
 def test_weights_of_another_network_are_listed(tmp_path: Path) -> None:
-    model = create_model("spatial_resnet34", num_classes=3)
+    state, _, source = resolve_weights(resnet18_file(tmp_path), "resnet34")
+    assert state is not None
+    deeper = create_model("spatial_resnet34", num_classes=3)
     with pytest.raises(WeightsError, match=r"made\.pth does not fit .* 96 missing: layer1\.2\.conv1.* and 91 more"):
-        model.initialise(resnet18_file(tmp_path))
-    model = create_model("spatial_resnet18", num_classes=3, width=8)
+        deeper.load_backbones(state, source=source)
+    narrower = create_model("spatial_resnet18", num_classes=3, width=8)
     with pytest.raises(
         WeightsError, match=r"of another shape: conv1\.weight is \(64, 3, 7, 7\), wanted \(8, 3, 7, 7\)"
     ):
-        model.initialise(resnet18_file(tmp_path))
+        narrower.load_backbones(state, source=source)
     with pytest.raises(WeightsError, match=r"made\.pth: not a ResNet with torchvision's names: 1 .* features\.0"):
-        model.initialise(resnet18_file(tmp_path, **{"features.0": torch.zeros(1)}))
+        resolve_weights(resnet18_file(tmp_path, **{"features.0": torch.zeros(1)}), "resnet18")
 
 
 class Harmful:

@@ -1,14 +1,12 @@
 """What every network here promises: a spec it normalises by, votes it names, weights it can start from."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from twostream.clip import InputSpec, ShapeError, Votes, check_batch
-from twostream.weights.catalog import resolve_weights
 
 
 class VideoModel(nn.Module):
@@ -54,23 +52,6 @@ class VideoModel(nn.Module):
             WeightsError: tensors missing, unexpected or of another shape; ``source`` names them.
         """
         raise NotImplementedError
-
-    def initialise(
-        self,
-        weights: Path | str = "auto",
-        *,
-        cache: Path | None = None,
-        progress: Callable[[int, int, str], None] | None = None,
-    ) -> str:
-        """Start from published weights as ``--weights auto|imagenet|none|PATH`` says; returns what was done.
-
-        Raises:
-            WeightsError: ``"imagenet"`` cannot be had, or a file is missing, damaged or does not fit.
-        """
-        found = resolve_weights(weights, self.backbone_identity, cache=cache, progress=progress)
-        if found.state is None:
-            return found.says
-        return f"{found.says}; {self.load_backbones(found.state, source=found.source)}"
 
 
 class Normalise(nn.Module):
