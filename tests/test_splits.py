@@ -108,9 +108,9 @@ def test_segments_of_a_recording_are_one_group_whatever_the_column_says() -> Non
     def segment(video: str, group: str, start: float) -> VideoItem:
         return VideoItem(Path(video), video, 0, group, start, start + 1)
 
-    found = assign_groups([segment("day.mp4", "", 0), segment("day.mp4", "", 2), segment("night.mp4", "", 0)])
-    assert found.groups == ("day.mp4", "day.mp4", "night.mp4")
-    assert found.certain == {"day.mp4"}
+    found = assign_groups([segment("day_1.mp4", "", 0), segment("day_1.mp4", "", 2), segment("day_2.mp4", "", 0)])
+    assert found.groups == ("day_1.mp4", "day_1.mp4", "day_2.mp4")
+    assert found.certain == {"day_1.mp4"}
     assert found.how == "groups: 1 from recordings that segments share, 1 of one video each"
 
     joined = assign_groups(
@@ -173,6 +173,8 @@ def test_nothing_to_hold_out_is_refused() -> None:
         split_by_group(items_of("A/1", "A/2", "B/1", groups="solo"), 0.25, 0)
     with pytest.raises(DataError, match="2 videos in 2 groups"):
         split_by_group(items_of("A/1", "B/1"), 0.25, 0)
+    with pytest.raises(DataError, match="0 videos in 0 groups"):
+        split_by_group([], 0.25, 0)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])

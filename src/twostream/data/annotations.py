@@ -255,14 +255,19 @@ def load_annotations(
         notes.append(grouped.how)
     warnings = _leaks(parts, grouped.certain, listing.official, allow_leak, data)
     loose = parts.pop("")
-    if loose or (parts["train"] and not parts["test"] and not sum(listed["test"])):
-        kept, held_out, how = split_by_group(loose or parts["train"], test_fraction, (seed, number))
-        parts["train"], parts["test"] = list(kept), list(held_out)
-        notes.append(f"no test part is named: {how}")
-        out = Counter(item.label for item in held_out)
-        listed["test"] = tuple(out[label] for label in range(len(classes)))
-    else:
-        out = Counter()
+    out: Counter[int] = Counter()
+    if loose or (parts["train"] and not sum(listed["test"])):
+        try:
+            kept, held_out, how = split_by_group(loose or parts["train"], test_fraction, (seed, number))
+        except DataError as error:
+            if not parts["val"]:
+                raise
+            warnings.append(f"no test part is named: {error}")
+        else:
+            parts["train"], parts["test"] = list(kept), list(held_out)
+            notes.append(f"no test part is named: {how}")
+            out = Counter(item.label for item in held_out)
+            listed["test"] = tuple(out[label] for label in range(len(classes)))
     # What is missing and was named for no part counts as named for training.
     unplaced = listed.pop("")
     listed["train"] = tuple(

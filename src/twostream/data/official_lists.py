@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from twostream.data.items import DataError, first_few
+from twostream.data.items import PARTS, DataError, first_few
 from twostream.data.listing import Listing, Row, clean_name, read_lines
 from twostream.data.video_files import natural_key
 
@@ -51,7 +51,8 @@ def read_ucf101(folder: Path, base: Path, split: int) -> Listing:
     index = {number: position for position, number in enumerate(ordered)}
     by_name = {name: index[number] for number, name in numbers.items()}
     rows: list[Row] = []
-    for part, path in sorted(chosen.items()):
+    for part in (part for part in PARTS if part in chosen):
+        path = chosen[part]
         lines, note = read_lines(path)
         notes += [note] * bool(note)
         for line_number, line in lines:

@@ -59,11 +59,11 @@ def assign_groups(items: Sequence[VideoItem]) -> Groups:
     one group. Where classes have no second stem, or the stem is the class or a word for all videos (``wave_01`` ...
     ``wave_30``, ``IMG_0412``), the number counts clips and not those of one recording, so each video stands alone.
     """
-    numberings = _class_numberings([item for item in items if not item.group])
+    numberings = _class_numberings([item for item in items if not item.group and not _is_stretch(item)])
     groups: list[str] = []
     sources: list[str] = []
     for item in items:
-        group, source = (item.group, "column") if item.group else _by_name(item.video, numberings)
+        group, source = (item.group, "column") if item.group else _by_name(item, numberings)
         groups.append(group)
         sources.append(source)
     segments = Counter(item.video for item in items)
@@ -80,15 +80,20 @@ def _stem(video: str) -> str:
     return without_suffix(posixpath.basename(video))
 
 
-def _by_name(video: str, numberings: frozenset[str]) -> tuple[str, str]:
-    stem = _stem(video)
+def _is_stretch(item: VideoItem) -> bool:
+    return item.start is not None or item.end is not None
+
+
+def _by_name(item: VideoItem, numberings: frozenset[str]) -> tuple[str, str]:
+    video, stem = item.video, _stem(item.video)
     if match := _NUMBERED_GROUP.search(stem):
         return f"g{int(match[1]):02d}", "number"
     if match := _HMDB51_NAME.fullmatch(stem):
         action = posixpath.basename(posixpath.dirname(video))
         return match[1].removesuffix(f"_{action}"), "source"
     recording = _recording(stem)
-    if recording != stem and recording not in numberings:
+    # What is cut from a video by times is no clip of a longer one: day_1 and day_2 are two recordings.
+    if recording != stem and recording not in numberings and not _is_stretch(item):
         return recording, "recording"
     return video, "alone"
 
