@@ -146,6 +146,14 @@ def test_a_kill_in_the_middle_leaves_the_older_file_and_one_leftover(tmp_path: P
     assert remove_leftovers(tmp_path) == 0
 
 
+def test_a_file_that_is_being_written_is_not_a_leftover(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"half")
+        assert remove_leftovers(tmp_path) == 0
+        file.write(b" and half")
+    assert (tmp_path / "file").read_bytes() == b"half and half"
+
+
 def test_ctrl_c_in_the_middle_cleans_up(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_half(tmp_path / "file", KeyboardInterrupt())

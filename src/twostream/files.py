@@ -4,11 +4,16 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from twostream.errors import TwostreamError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be deleted anyway
+    fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = ".partial"
 
@@ -33,6 +38,9 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
+            # Some network file systems have no locks; what a killed writer leaves there has to stay.
+            with suppress(OSError):
+                _lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -51,11 +59,24 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete what killed writers left below ``folder``; returns how many files. Only safe when nobody writes there."""
-    leftovers = [p for p in folder.rglob(f".*{_TEMPORARY}") if p.is_file()]
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return len(leftovers)
+    """Delete what killed writers left below ``folder``; returns how many files.
+
+    A file that another process is still writing is locked by it and stays; the lock dies with its holder.
+    """
+    removed = 0
+    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+        with suppress(OSError), ExitStack() as stack:
+            if fcntl is not None:
+                _lock(stack.enter_context(leftover.open("r+b")))
+            leftover.unlink()
+            removed += 1
+    return removed
+
+
+def _lock(file: BinaryIO) -> None:
+    """Mark ``file`` as being written, until it is closed; OSError if it is, or if the file system has no locks."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sha256_of(path: Path | str) -> str:
