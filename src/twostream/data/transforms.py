@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from twostream.errors import UsageError
+from twostream.flow.quantize import flip_horizontal
 
 Uint8Array = npt.NDArray[np.uint8]
 Crop = Literal["multi_scale_square", "multi_scale", "random_sides", "random_area", "centre", "none"]
@@ -69,21 +70,19 @@ class ClipTransform:
         """Flow fields (n, 2, H, W) to a uint8 tensor (n, 2, height, width), ``size`` being (width, height)."""
         n = len(fields)
         planes = self._resized(fields.reshape(2 * n, *fields.shape[2:]), size).reshape(n, 2, size[1], size[0])
-        if self.flip:
-            planes = planes[..., ::-1].copy()
-            np.subtract(255, planes[:, 0], out=planes[:, 0])
-        return torch.from_numpy(np.ascontiguousarray(planes))
+        return torch.from_numpy(flip_horizontal(planes) if self.flip else np.ascontiguousarray(planes))
 
     def _resized(self, images: Uint8Array, size: tuple[int, int]) -> npt.NDArray[Any]:
         x0, y0, x1, y1 = self.box(images.shape[2], images.shape[1])
         cut = images[:, y0:y1, x0:x1]
         if (x1 - x0, y1 - y0) == size:
             return cut
-        # Averaging over areas keeps shrunken texture from flickering; it has no meaning for enlarging.
-        shrinks = x1 - x0 >= size[0] and y1 - y0 >= size[1]
+        # Below half the size, linear interpolation skips pixels, and texture would flicker. Above, it skips none and is
+        # five times as fast as averaging over areas.
+        skips = x1 - x0 > 2 * size[0] or y1 - y0 > 2 * size[1]
         out = np.empty((len(images), size[1], size[0], *images.shape[3:]), np.uint8)
         for image, resized in zip(cut, out, strict=True):
-            cv2.resize(image, size, dst=resized, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            cv2.resize(image, size, dst=resized, interpolation=cv2.INTER_AREA if skips else cv2.INTER_LINEAR)
         return out
 
 
