@@ -560,8 +560,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError(path, "a text file, not a video")
         stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
         if stream is None:
-            kinds = sorted({s.type for s in container.streams})
-            raise VideoError(path, f"no video stream in it, only {' and '.join(kinds) or 'a header'}")
+            kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})
+            raise VideoError(path, f"no video stream in it, only {' and '.join(kinds)}")
         if stream.codec_context is None:
             raise VideoError(path, "FFmpeg has no decoder for the codec of its video stream")
         stream.thread_count = 1
@@ -588,23 +588,26 @@ def _open_file(path: Path) -> BinaryIO:
 def _decode(path: Path, container: InputContainer, stream: VideoStream) -> Generator[av.VideoFrame]:
     """Whole frames in the order of presentation.
 
-    What the decoder still holds back when damage is met is dropped, not flushed: behind a lost frame the order of the
-    rest would be a guess.
+    Frames that the decoder still holds back for ordering are dropped where damage is met: behind a lost frame their
+    places would be a guess.
 
     Raises:
         _DamageError: something in the file is broken.
     """
     frames = 0
+    # Transport streams mark packets behind any jump of their counter, and so where whole recordings were joined.
+    joints = container.format.name == "mpegts"
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
             if packet is None:
                 break
-            pictures = [] if packet.is_corrupt else packet.decode()
+            cut = packet.is_corrupt and not joints
+            pictures = [] if cut else packet.decode()
         except (FFmpegError, OSError) as error:
             raise _DamageError(path, frames, f"FFmpeg says {_says(error)!r}") from error
-        if packet.is_corrupt:
+        if cut:
             raise _DamageError(path, frames, "the data of the next frame is incomplete")
         for picture in pictures:
             if picture.is_corrupt:
@@ -681,7 +684,7 @@ def _iso_end(file: BinaryIO, size: int) -> int:
             return 0
         at += length
         if at > size:
-            return at if kind in (b"mdat", b"moof") else 0
+            return at if kind in (b"mdat", b"moof", b"moov") else 0
     return 0
 
 
