@@ -1,0 +1,548 @@
+"""The sections of a report, each a function from what a run left behind to a piece of the page."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from twostream.clip import Scores, ScoresError
+from twostream.errors import TwostreamError
+from twostream.evaluation.metrics import (
+    confusion_matrix,
+    mean_class_accuracy,
+    merge_order,
+    normalised_weights,
+    one_stream,
+    per_class_accuracy,
+    probabilities,
+    right,
+    top_k_accuracy,
+)
+from twostream.evaluation.score_fusion import search_stream_weights
+from twostream.evaluation.statistics import Comparison, Interval, accuracy_interval, compare
+from twostream.flow.store import FlowStore
+from twostream.reporting import page
+from twostream.reporting.clips import choose, footage, open_store
+from twostream.reporting.figures import colour_wheel, curves, flow_images, heat_map, jpeg
+from twostream.reporting.page import Markup, tag
+from twostream.reporting.run_files import RunFiles, Sample, entries
+
+# Beyond so many classes a table of them is folded; beyond so many, confusions are a picture.
+MANY_CLASSES = 30
+MANY_CELLS = 24
+
+# Neither breaks a line, so that a figure keeps its unit and a range its ends.
+_SPACE, _DASH = "\u00a0", "\u2060–\u2060"
+
+_LOOKS = 24
+_TILE = 132
+_MOMENTS = 4
+_PARTS = {"train": "training", "val": "held out", "test": "test"}
+
+
+def lead(run: RunFiles) -> Markup:
+    """The result in one sentence and its figures, or why there is none."""
+    scores = run.headline
+    if scores is None or not (scores.labels >= 0).any():
+        said = tag("p", f"{run.model_name}: not judged yet.", class_="lead")
+        return page.join([said, page.paragraphs(run.problems, class_="notes")])
+    interval = accuracy_interval(scores)
+    hits = int(right(scores).sum())
+    K = len(scores.classes)
+    part = _PARTS.get(str(scores.meta.get("part")), "judged")
+    sentence = tag(
+        "p",
+        tag("strong", run.model_name),
+        f" named the right one of {K} classes for {hits} of {interval.videos} {part} videos: ",
+        tag("strong", percent(interval.value)),
+        f" (95 % interval {_range(interval.low, interval.high)}, {interval.method}).",
+        class_="lead",
+    )
+    counted = Counter(scores.labels[scores.labels >= 0].tolist())
+    cards = [
+        ("Top-1 accuracy", percent(interval.value), f"95 % interval {_range(interval.low, interval.high)}"),
+        ("Mean of classes", percent(mean_class_accuracy(scores)), "every class counts alike"),
+        ("Guessing", percent(1 / K), f"always the most frequent: {percent(max(counted.values()) / interval.videos)}"),
+        (
+            "Videos judged",
+            str(interval.videos),
+            f"{scores.meta.get('protocol', 'unknown')} protocol, split {scores.meta.get('split', 'unknown')}",
+        ),
+    ]
+    # Five of six classes is no achievement.
+    if K >= 10:
+        cards.insert(1, ("Top-5 accuracy", percent(top_k_accuracy(scores, 5)), f"of {K} classes"))
+    listed = (tag("div", tag("dt", name), tag("dd", value, tag("small", small))) for name, value, small in cards)
+    notes = list(run.problems)
+    if part != "test":
+        notes.append(f"These are {part} videos, not test videos: the figures flatter the model.")
+    if unknown := len(scores) - interval.videos:
+        notes.append(f"{unknown} videos without a known class were left out of all figures.")
+    return page.join([sentence, tag("dl", *listed, class_="cards"), page.paragraphs(notes, class_="notes")])
+
+
+def run_sections(
+    run: RunFiles, *, level: int = 2, prefix: str = "", same_data_as: str | None = None
+) -> dict[str, Markup]:
+    """All sections about one run that there is something to say in, by name."""
+    store, lacking = open_store(run.path, run.config)
+    makers: dict[str, Callable[[], Markup]] = {
+        "streams": lambda: _streams(run),
+        "classes": lambda: _classes(run, level),
+        "clips": lambda: _clips(run, level, store, lacking),
+        "training": lambda: _training(run),
+        "data": lambda: _data(run, store, same_data_as),
+        "provenance": lambda: _provenance(run),
+    }
+    made = {name: maker() for name, maker in makers.items()}
+    return {
+        name: page.section(name.capitalize(), content, level=level, id_=prefix + name)
+        for name, content in made.items()
+        if content
+    }
+
+
+def comparison(runs: Sequence[RunFiles]) -> Markup:
+    """Several runs side by side; each against the first one on the videos of both."""
+    first = runs[0].headline
+    rows = []
+    for run in runs:
+        scores = run.headline
+        if scores is None or not (scores.labels >= 0).any():
+            rows.append((run.name, run.model_name, "not judged yet", "", "", "", ""))
+            continue
+        against, p_value = "first", ""
+        if run is not runs[0]:
+            against, p_value = _against(first, scores)
+        interval = accuracy_interval(scores)
+        rows.append(
+            (
+                run.name,
+                run.model_name,
+                f"{scores.meta.get('protocol', '?')}, split {scores.meta.get('split', '?')}",
+                _with_bar(interval),
+                percent(mean_class_accuracy(scores)),
+                against,
+                p_value,
+            )
+        )
+    note = (
+        "Differences are taken video by video, with a 95 % interval that resamples groups (videos where there are no "
+        "groups); p is McNemar's exact test. An interval that holds zero leaves open which run is better."
+    )
+    return page.section(
+        "Comparison",
+        page.table(
+            "The runs side by side",
+            ("Run", "Model", "Judged by", "Top-1, 95 % interval", "Mean of classes", "Against the first", "p"),
+            rows,
+        ),
+        tag("p", note, class_="note"),
+        id_="comparison",
+    )
+
+
+def percent(share: float) -> str:
+    """A share of 0..1 for people."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f}{_SPACE}%"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:.0f}{_DASH}{100 * high:.0f}{_SPACE}%"
+
+
+def _with_bar(interval: Interval, kind: str = "fused") -> Markup:
+    drawn = page.bar(interval.value, low=interval.low, high=interval.high, kind=kind)
+    return page.join([drawn, f"{percent(interval.value)} ({_range(interval.low, interval.high)})"])
+
+
+def _against(first: Scores | None, scores: Scores) -> tuple[str, str]:
+    if first is None:
+        return "the first is not judged", ""
+    try:
+        found = compare(first, scores)
+    except ScoresError:
+        return "other videos or classes", ""
+    return _points(found), f"{found.p_value:.2g}"
+
+
+def _points(found: Comparison) -> str:
+    return f"{100 * found.difference:+.1f} points ({100 * found.low:+.0f} to {100 * found.high:+.0f})"
+
+
+# streams ------------------------------------------------------------------------------------------------------------
+
+
+def _streams(run: RunFiles) -> Markup:
+    scores = run.headline
+    if scores is None or not (scores.labels >= 0).any():
+        return Markup()
+    if len(scores.streams) == 1:
+        only = scores.streams[0]
+        words = (
+            "This network joins its streams inside and gives one answer, so there are no streams to take apart."
+            if only == "fused"
+            else f"This network reads one stream, {only}."
+        )
+        return tag("p", words)
+    weights = normalised_weights(scores)
+    rows: list[tuple[object, ...]] = []
+    alone = {stream: one_stream(scores, stream) for stream in scores.streams}
+    for stream, own in alone.items():
+        rows.append((f"{stream} alone", _with_bar(accuracy_interval(own), stream), "-"))
+    given = ", ".join(f"{stream} {weight:.2f}" for stream, weight in weights.items())
+    rows.append(("together", _with_bar(accuracy_interval(scores)), given))
+    rows += _searched_row(run, scores)
+    best = max(alone, key=lambda stream: top_k_accuracy(alone[stream]))
+    gain = compare(alone[best], scores)
+    order = "logits are averaged" if merge_order(scores) == "logits" else "probabilities are averaged"
+    said = tag(
+        "p",
+        f"Together against {best} alone, the better of the streams: {_points(gain)}; {gain.only_second} videos won, "
+        f"{gain.only_first} lost. To join them, {order}.",
+    )
+    table = page.table(
+        "Accuracy of each stream alone and together", ("Answer of", "Top-1, 95 % interval", "Weights"), rows
+    )
+    return page.join([table, said, _agreement(scores, alone)])
+
+
+def _searched_row(run: RunFiles, scores: Scores) -> list[tuple[object, ...]]:
+    """The same with weights that the held-out videos would choose, where the run has their scores."""
+    for held_out in run.scores.values():
+        if held_out.meta.get("part") != "val" or held_out.streams != scores.streams or not (held_out.labels >= 0).any():
+            continue
+        weights = search_stream_weights(held_out)
+        given = ", ".join(f"{stream} {weight:.2f}" for stream, weight in weights.items())
+        interval = accuracy_interval(scores, stream_weights=weights)
+        chosen = f"{given} (chosen on {len(held_out)} held-out videos)"
+        return [("together, weights searched", _with_bar(interval), chosen)]
+    return []
+
+
+def _agreement(scores: Scores, alone: Mapping[str, Scores]) -> Markup:
+    known = scores.labels >= 0
+    hits = np.stack([right(own)[known] for own in alone.values()], axis=1)
+    together = right(scores)[known]
+    rows = []
+    for pattern in sorted({tuple(row) for row in hits.tolist()}, key=lambda row: (-sum(row), row)):
+        of_kind = (hits == np.array(pattern)).all(axis=1)
+        names = [stream for stream, hit in zip(alone, pattern, strict=True) if hit]
+        who = "every stream" if all(pattern) else "only " + " and ".join(names) if names else "no stream"
+        rows.append((who, int(of_kind.sum()), int(together[of_kind].sum())))
+    return page.table("Who is right, video by video", ("Right alone", "Videos", "Right together"), rows)
+
+
+# classes ------------------------------------------------------------------------------------------------------------
+
+
+def _classes(run: RunFiles, level: int) -> Markup:
+    scores = run.headline
+    if scores is None or not (scores.labels >= 0).any():
+        return Markup()
+    counts = confusion_matrix(scores)
+    shares = per_class_accuracy(scores)
+    order = sorted(range(len(shares)), key=lambda k: (math.isnan(shares[k]), shares[k], scores.classes[k]))
+    rows = [_class_row(scores, counts, shares, k) for k in order]
+    header = ("Class", "Recognised", "Videos", "Most often taken for")
+    caption = "Accuracy of each class, the hardest first"
+    if len(rows) > MANY_CLASSES:
+        table = page.join(
+            [
+                page.table("The hardest classes", header, rows[: MANY_CLASSES // 2]),
+                page.details(f"All {len(rows)} classes", page.table(caption, header, rows)),
+            ]
+        )
+    else:
+        table = page.table(caption, header, rows)
+    return page.join([table, page.section("Confusions", _confusions(scores, counts), level=level + 1)])
+
+
+def _class_row(
+    scores: Scores, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], k: int
+) -> tuple[object, ...]:
+    total = int(counts[k].sum())
+    if not total:
+        return scores.classes[k], "no videos to judge", 0, "-"
+    others = counts[k].copy()
+    others[k] = 0
+    worst = int(others.argmax())
+    taken = f"{scores.classes[worst]} ({others[worst]})" if others[worst] else "-"
+    return scores.classes[k], page.join([page.bar(float(shares[k])), percent(float(shares[k]))]), total, taken
+
+
+def _confusions(scores: Scores, counts: npt.NDArray[np.int64]) -> Markup:
+    K = len(scores.classes)
+    if K > MANY_CELLS:
+        wrong = counts * (1 - np.eye(K, dtype=np.int64))
+        first = np.argsort(-wrong, axis=None, kind="stable")[:12]
+        pairs = [(scores.classes[cell // K], scores.classes[cell % K], int(wrong.flat[cell])) for cell in first]
+        rows = [(truth, answer, count) for truth, answer, count in pairs if count]
+        picture = page.chart(
+            heat_map(counts),
+            title="All confusions",
+            description=f"{K} by {K} cells, true class down, answer across, in the order of the class list; "
+            "the most frequent ones are in the table",
+        )
+        return page.join(
+            [page.table("The most frequent confusions", ("True class", "Answer", "Videos"), rows), picture]
+        )
+    cells = [
+        (name, *(_cell(int(counts[k, j]), int(counts[k].sum()), k == j) for j in range(K)))
+        for k, name in enumerate(scores.classes)
+    ]
+    header = ("True class \\ answer", *(tag("span", name) for name in scores.classes))
+    return page.table("Number of videos by true class (rows) and answer (columns)", header, cells, class_="confusion")
+
+
+def _cell(count: int, total: int, hit: bool) -> page.Cell:
+    if not count:
+        return page.cell("0" if hit else "", class_="hit" if hit else None)
+    share = count / total
+    full = share > 0.5
+    classes = " ".join(name for name, wanted in (("hit", hit), ("full", full)) if wanted)
+    # A single video must be seen, and between the shades for dark and for light figures neither could be read.
+    shade = 0.72 + 0.28 * share if full else 0.12 + 0.5 * share
+    return page.cell(count, class_=classes or None, style=f"--v:{shade:.2f}")
+
+
+# clips --------------------------------------------------------------------------------------------------------------
+
+
+def _clips(run: RunFiles, level: int, store: FlowStore | None, lacking: str) -> Markup:
+    scores = run.headline
+    if scores is None or not (scores.labels >= 0).any():
+        return Markup()
+    samples = run.samples
+    values = probabilities(scores)
+    parts = {stream: probabilities(one_stream(scores, stream)) for stream in scores.streams}
+    groups = []
+    any_flow = False
+    for heading, indices in choose(scores).items():
+        cards = []
+        for n in indices:
+            strip, has_flow = _strip(samples.get(scores.videos[n]), store, scores.videos[n])
+            any_flow |= has_flow
+            cards.append(_card(scores, n, values, parts, strip, level + 2))
+        groups.append(page.section(heading, tag("div", *cards, class_="clips"), level=level + 1))
+    notes = page.paragraphs([lacking] if lacking else [], class_="notes")
+    return page.join([notes, _key() if any_flow else "", *groups])
+
+
+def _key() -> Markup:
+    wheel = page.image(jpeg(colour_wheel(), quality=92), "The colour wheel that optical flow is drawn with")
+    words = (
+        "Each clip: moments in order of time and, below, the optical flow from each to the next frame. Colour is the "
+        "direction of motion as on the wheel, strength its speed; white is still."
+    )
+    return tag("div", wheel, tag("p", words), class_="key")
+
+
+def _card(
+    scores: Scores,
+    n: int,
+    values: npt.NDArray[np.float64],
+    parts: Mapping[str, npt.NDArray[np.float64]],
+    strip: Markup,
+    level: int,
+) -> Markup:
+    truth, answer = int(scores.labels[n]), int(values[n].argmax())
+    hit = truth == answer
+    # A mistake is set against the truth, a success against the runner-up.
+    other = answer if not hit else int(np.argsort(-values[n], kind="stable")[1]) if len(values[n]) > 1 else answer
+    mark = tag("span", f"✓{_SPACE}right" if hit else f"✗{_SPACE}wrong", class_="right" if hit else "wrong")
+    title = scores.classes[truth] if hit else f"{scores.classes[truth]}, taken for {scores.classes[answer]}"
+    group = f", group {scores.groups[n]}" if scores.groups[n] else ""
+    rows = [
+        _stream_row(scores, stream, own[n], truth, other)
+        for stream, own in (*parts.items(), *([("together", values)] if len(parts) > 1 else []))
+    ]
+    header = ("Stream", "Answer", "P(true)", f"P(next: {scores.classes[other]})" if hit else "P(answer)")
+    return tag(
+        "article",
+        tag(f"h{level}", title, " ", mark),
+        tag("p", scores.videos[n], group, class_="file"),
+        strip,
+        page.table(f"What each stream says of {scores.videos[n]}", header, rows),
+        class_="clip",
+    )
+
+
+def _stream_row(
+    scores: Scores, stream: str, own: npt.NDArray[np.float64], truth: int, other: int
+) -> tuple[object, ...]:
+    answer = int(own.argmax())
+    cells = [
+        page.join([page.bar(float(own[k]), kind=stream if stream != "together" else "fused"), f"{own[k]:.2f}"])
+        for k in (truth, other)
+    ]
+    return stream, f"{'✓' if answer == truth else '✗'}{_SPACE}{scores.classes[answer]}", *cells
+
+
+def _strip(sample: Sample | None, store: FlowStore | None, name: str) -> tuple[Markup, bool]:
+    """A clip's moments and their flow, and whether there is any flow among them."""
+    if sample is None:
+        return tag("p", f"No pictures: data.json does not list {name}.", class_="missing"), False
+    try:
+        found = footage(sample, store, moments=_MOMENTS)
+    except TwostreamError as error:
+        return tag("p", f"No pictures: {error}", class_="missing"), False
+    tiles = [] if found.frames is None else [page.image(jpeg(frame, height=_TILE), "") for frame in found.frames]
+    words = [f"Frames of {name} at {', '.join(f'{second:.1f}' for second in found.seconds)} s"]
+    if found.frames is None:
+        words = [f"The video {sample.path} cannot be read; of {name}"]
+    if found.flow is not None:
+        images, full = flow_images(found.flow)
+        tiles += [page.image(jpeg(image, height=_TILE), "") for image in images]
+        words.append(f"the optical flow at these moments, full colour at {full:.1f} px per frame")
+    return tag(
+        "div", *tiles, class_=f"strip of{_MOMENTS}", role="img", aria_label=" and ".join(words)
+    ), found.flow is not None
+
+
+# training -----------------------------------------------------------------------------------------------------------
+
+_CURVES = (
+    ("Loss", {"training": ("train_loss", "loss"), "held out": ("val_loss",)}, False),
+    ("Accuracy", {"training": ("train_top1", "train_acc"), "held out": ("val_top1", "val_acc")}, True),
+)
+
+
+def _training(run: RunFiles) -> Markup:
+    charts = []
+    for title, lines, as_percent in _CURVES:
+        found = {
+            name: next((run.history[column] for column in columns if column in run.history), None)
+            for name, columns in lines.items()
+        }
+        drawn = {name: points for name, points in found.items() if points}
+        if drawn:
+            ends = (f"{name} ends at {points[-1][1]:.3g}" for name, points in drawn.items())
+            charts.append(page.chart(curves(drawn, percent=as_percent), title=title, description=", ".join(ends)))
+    rates = {name.removeprefix("lr-"): points for name, points in run.history.items() if name.split("-")[0] == "lr"}
+    if rates:
+        name, points = next(iter(rates.items()))
+        charts.append(
+            page.chart(
+                curves({"rate" if name == "lr" else name: points}),
+                title="Learning rate",
+                description=f"from {points[0][1]:.3g} to {points[-1][1]:.3g}",
+            )
+        )
+    return tag("div", *charts, class_="charts") if charts else Markup()
+
+
+# data ---------------------------------------------------------------------------------------------------------------
+
+
+def _data(run: RunFiles, store: FlowStore | None, same_data_as: str | None) -> Markup:
+    if same_data_as is not None:
+        return tag("p", f"The same data as {same_data_as}.")
+    if not run.parts:
+        return Markup()
+    parts = {part: samples for part, samples in run.parts.items() if samples}
+    counted = {part: Counter(sample.label for sample in samples) for part, samples in parts.items()}
+    header = ("Class", *(_PARTS.get(part, part).capitalize() for part in parts))
+    rows: list[tuple[object, ...]] = [
+        (name, *(counted[part][k] for part in parts)) for k, name in enumerate(run.classes)
+    ]
+    total = ("All", *(len(samples) for samples in parts.values()))
+    groups = ("Groups", *(len({s.group for s in samples if s.group}) or "-" for samples in parts.values()))
+    caption = "Videos by class and part"
+    table = page.table(caption, header, [*rows, total, groups])
+    if len(rows) > MANY_CLASSES:
+        table = page.join(
+            [
+                page.table("Videos by part", ("", *header[1:]), [total, groups]),
+                page.details(f"All {len(rows)} classes", page.table(caption, header, rows)),
+            ]
+        )
+    kind = run.data_facts.get("kind")
+    place = run.data_facts.get("data") or run.data_facts.get("root")
+    said = [f"{kind}, " if kind else "", f"split {run.data_facts.get('split', '?')}", f": {place}" if place else ""]
+    facts = run.data_facts
+    notes = [str(note) for key in ("notes", "warnings") for note in _listed(facts.get(key))]
+    if missing := _listed(facts.get("missing")):
+        notes.append(f"{len(missing)} listed videos are missing.")
+    return page.join(
+        [tag("p", *said, class_="muted"), table, page.paragraphs(notes, class_="muted"), _looks(run, store)]
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _looks(run: RunFiles, store: FlowStore | None) -> Markup:
+    """The first clip of each class: a frame and its flow."""
+    figures = []
+    for k, name in list(enumerate(run.classes))[:_LOOKS]:
+        sample = next((s for samples in run.parts.values() for s in samples if s.label == k), None)
+        if sample is None:
+            continue
+        try:
+            found = footage(sample, store, moments=1)
+        except TwostreamError as error:
+            tiles = tag("p", f"No pictures: {error}", class_="missing")
+        else:
+            images = (
+                [] if found.frames is None else [page.image(jpeg(found.frames[0], height=_TILE), f"A frame of {name}")]
+            )
+            if found.flow is not None:
+                drawn, _ = flow_images(found.flow)
+                images.append(page.image(jpeg(drawn[0], height=_TILE), f"The optical flow of {name}"))
+            tiles = tag("div", *images, class_=f"strip of{len(images)}")
+        figures.append(tag("figure", tiles, tag("figcaption", name)))
+    if not figures:
+        return Markup()
+    told = f", the first {_LOOKS} of {len(run.classes)} classes" if len(run.classes) > _LOOKS else ""
+    return page.join([tag("p", f"A clip of each class{told}:", class_="muted"), tag("div", *figures, class_="looks")])
+
+
+# provenance ---------------------------------------------------------------------------------------------------------
+
+
+def _provenance(run: RunFiles) -> Markup:
+    rows: list[tuple[object, ...]] = [("run folder", str(run.path.resolve()))]
+    # The run's own word first, then what the configuration says.
+    told = {**_flat(entries(run.model, "provenance")), "model": run.model_name}
+    for key in ("seed", "split", "data"):
+        if key in run.config:
+            told.setdefault(key, run.config[key])
+    rows += [(key.replace("_", " "), value) for key, value in told.items() if value is not None]
+    command = f"twostream train --config {run.path / 'config.yaml'} --out NEW_RUN"
+    rows.append(("repeat with", tag("code", command)))
+    scores = [
+        (
+            name,
+            str(found.meta.get("part", "?")),
+            str(found.meta.get("split", "?")),
+            str(found.meta.get("protocol", "?")),
+            merge_order(found),
+            int((found.labels >= 0).sum()),
+            percent(top_k_accuracy(found)),
+        )
+        for name, found in run.scores.items()
+    ]
+    parts: list[object] = [page.table("Where this comes from", ("Entry", "Value"), rows)]
+    if scores:
+        header = ("Scores file", "Part", "Split", "Protocol", "Mean of", "Videos", "Top-1")
+        parts.append(page.table("All scores of this run; the first one heads this page", header, scores))
+    if run.config:
+        text = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
+        parts.append(page.details("The whole configuration", tag("pre", text)))
+    return page.join(parts)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key} ")
+        else:
+            flat[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return flat
