@@ -269,10 +269,11 @@ class Video:
     can be sent to other processes. Decoding takes one thread: work is spread over processes, and a damaged file then
     gives the same frames on every machine.
 
-    Damage is whatever FFmpeg calls so: an error of the container or the decoder, a packet or a picture marked corrupt
-    (incomplete, or filled in from its neighbours), a file that ends before its header says it does, a picture of
-    another size. It is raised where reading meets it; with ``on_error="truncate"`` reading ends there instead, as if
-    the file did, and ``truncated`` says why.
+    Damage is an error of the container or the decoder, a packet or picture that FFmpeg marks as incomplete or filled in
+    from its neighbours, a file that ends before its header says it does, and a picture of another size than the first.
+    It is raised where reading meets it; with ``on_error="truncate"`` reading ends there instead, as if the file did,
+    and ``truncated`` says why. What leaves no trace cannot be seen: GIF and transport streams cut between two frames,
+    and changed bytes that HEVC or AV1 decoders paint over in silence.
 
     Attributes:
         path: the file.
@@ -561,7 +562,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
         if stream is None:
             kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})
-            raise VideoError(path, f"no video stream in it, only {' and '.join(kinds)}")
+            raise VideoError(path, f"no video stream in it, only {' and '.join(kinds)}" if kinds else "no stream in it")
         if stream.codec_context is None:
             raise VideoError(path, "FFmpeg has no decoder for the codec of its video stream")
         stream.thread_count = 1
