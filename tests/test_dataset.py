@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
-from twostream.flow.store import FlowSettings, FlowStore
 
 from twostream.clip import Clip, InputSpec, check_batch
 from twostream.data.dataset import EpochSampler, VideoDataset, ViewDataset, plan_views
@@ -19,6 +18,7 @@ from twostream.data.sampling import sample_middle, sample_training, sample_views
 from twostream.data.transforms import Augment
 from twostream.errors import UsageError
 from twostream.evaluation.protocols import get_protocol, view_dataset
+from twostream.flow.store import FlowSettings, FlowStore, StoredFlowWriter
 from twostream.video import write_video
 
 WIDTH, HEIGHT = 48, 36
@@ -41,11 +41,14 @@ def field(k: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 
 
 def write_stored(store: FlowStore, name: str, fields: Sequence[np.ndarray], frames: Sequence[np.ndarray] = ()) -> None:
-    extra = {"frames": np.stack(frames)} if len(frames) else {}
-    size = fields[0].shape[1:] if len(fields) else (HEIGHT, WIDTH)
-    path = store.path_for(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, fields=np.stack(fields) if len(fields) else np.zeros((0,)), size=size, fps=25.0, **extra)
+    height, width = fields[0].shape[1:]
+    with StoredFlowWriter(store.path_for(name), store.settings, width=width, height=height) as writer:
+        for k in range(len(fields) + 1):
+            if len(frames):
+                writer.add_frame(frames[k])
+            if k < len(fields):
+                writer.add_field(fields[k])
+        writer.finish(fps=25.0, source_width=WIDTH, source_height=HEIGHT, provenance={})
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +323,7 @@ def test_a_video_shorter_than_its_flow_is_named(items: Sequence[VideoItem], stor
 
 
 def test_left_and_right_classes_are_not_mirrored(items: Sequence[VideoItem], store: FlowStore) -> None:
-    dataset = VideoDataset(items, store, SPEC, augment=Augment(flip=1.0, no_flip=frozenset({1})))
+    dataset = VideoDataset(items, store, SPEC, augment=Augment(flip=1.0), no_flip=[1])
     for index, mirrored in ((0, False), (1, True)):
         v = dataset[index].flow[0, 1, 0]
         assert bool(v[0] > v[-1]) == mirrored

@@ -6,7 +6,7 @@ processes and wherever a run was interrupted.
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -60,6 +60,8 @@ class VideoDataset(Dataset[Clip]):
         seed: of all draws.
         augment: what is drawn beside the indices; None gives held-out clips, always the same: the middle of what
             training can draw, seen through the centre square.
+        no_flip: class indices that are never mirrored, because a mirror image is of another class ("swipe left"). Where
+            there are any, leave mirror images out of the test protocol too.
         short_clips: what becomes of clips shorter than one flow stack, see :func:`sampling.valid_steps`.
 
     Raises:
@@ -76,12 +78,14 @@ class VideoDataset(Dataset[Clip]):
         *,
         seed: int = 0,
         augment: Augment | None = None,
+        no_flip: Collection[int] = (),
         short_clips: ShortClips = "refuse",
     ) -> None:
         self.items = tuple(items)
         self.spec = spec
         self.seed = seed
         self.augment = augment
+        self.no_flip = frozenset(no_flip)
         self.short_clips = short_clips
         self._reader = _Reader(store, spec)
 
@@ -100,7 +104,8 @@ class VideoDataset(Dataset[Clip]):
             else:
                 rng = np.random.default_rng((self.seed, epoch, index))
                 indices = sample_training(spec, len(span), rng, short_clips=self.short_clips)
-                transform = self.augment.draw(rng, video.width, video.height, share=share, label=item.label)
+                mirror = item.label not in self.no_flip
+                transform = self.augment.draw(rng, video.width, video.height, share=share, mirror=mirror)
             pixels = _Pixels(video, [indices.shifted(span.start)], spec)
         rgb, flow = pixels.through(transform, (spec.size, spec.size))
         return Clip(rgb[0], flow[0], item.label, index)

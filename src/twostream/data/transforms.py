@@ -78,7 +78,7 @@ class ClipTransform:
         if (x1 - x0, y1 - y0) == size:
             return cut
         # Below half the size, linear interpolation skips pixels, and texture would flicker. Above, it skips none and is
-        # five times as fast as averaging over areas.
+        # three to five times as fast as averaging over areas.
         skips = x1 - x0 > 2 * size[0] or y1 - y0 > 2 * size[1]
         out = np.empty((len(images), size[1], size[0], *images.shape[3:]), np.uint8)
         for image, resized in zip(cut, out, strict=True):
@@ -102,15 +102,14 @@ class Augment:
             ``random_area``: a share of the frame's area drawn from ``area`` and width / height drawn from ``aspect``.
             ``centre``: the middle square that the test protocols look at.
             ``none``: the whole frame, squashed into the square.
-        scales: sides to draw from.
-        distort: see ``multi_scale``.
-        sides: lowest and highest side; the default is 0.75 to 1.25 of the 224 px that are cut from 256.
-        area, aspect: see ``random_area``.
+        scales: sides that ``multi_scale_square`` and ``multi_scale`` choose from.
+        distort: how far apart in ``scales`` width and height of ``multi_scale`` may be.
+        sides: lowest and highest of ``random_sides``; the default is 0.75 to 1.25 of the 224 px that are cut from 256.
+        area: lowest and highest share of the frame's area, for ``random_area``.
+        aspect: lowest and highest width / height, for ``random_area``.
         corners: where the crop lies: at a corner or in the centre, with more places along the long side of wide frames
             so that all of it is covered; or else anywhere.
         flip: probability of a mirror image.
-        no_flip: indices of classes that are never mirrored, such as "swipe left". Where there are any, leave mirror
-            images out of the test protocol too.
         colour: brightness and contrast of the frames are each multiplied by a factor from 1 - colour to 1 + colour.
 
     Reference:
@@ -126,7 +125,6 @@ class Augment:
     aspect: tuple[float, float] = (0.75, 4 / 3)
     corners: bool = True
     flip: float = 0.5
-    no_flip: frozenset[int] = frozenset()
     colour: float = 0.0
 
     def __post_init__(self) -> None:
@@ -150,7 +148,7 @@ class Augment:
                 raise UsageError(f"augmentation: {name} must be {wanted}, got {got!r}")
 
     def draw(
-        self, rng: np.random.Generator, width: int, height: int, *, share: float, label: int = -1
+        self, rng: np.random.Generator, width: int, height: int, *, share: float, mirror: bool = True
     ) -> ClipTransform:
         """Draw what is done to one clip of frames of ``width`` x ``height`` px.
 
@@ -158,7 +156,7 @@ class Augment:
             rng: always asked for the sides, the place, the mirror image and the colour, in this order.
             width, height: of the stored grid.
             share: side of the network's square over the short side (224 / 256); the side of a ``centre`` crop.
-            label: the clip's class, for ``no_flip``.
+            mirror: False for a clip whose class a mirror image would change, such as "swipe left".
         """
         w, h = self._sides(rng, width, height, share)
         x, y = self._place(rng, width / height)
@@ -169,7 +167,7 @@ class Augment:
             top=y * (height - h) / height,
             width=w / width,
             height=h / height,
-            flip=flip and label not in self.no_flip,
+            flip=flip and mirror,
             brightness=float(brightness),
             contrast=float(contrast),
         )
