@@ -84,10 +84,10 @@ def curves(history: Mapping[str, Curve], *, percent: bool = False) -> str:
 
 
 def heat_map(counts: npt.NDArray[np.int64]) -> str:
-    """A confusion matrix of many classes as SVG: rows (true class) as shares, darker for more."""
+    """A confusion matrix of many classes as SVG: rows (true class) as shares, brighter for more."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(_WIDTH / 72, _WIDTH / 72), dpi=72)
-    axes = figure.add_axes((0.09, 0.09, 0.89, 0.89))
+    axes = figure.add_axes((0.15, 0.14, 0.84, 0.84))
     # As an image: ten thousand cells as shapes would make the page heavy.
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xlabel("answer", fontsize=11, color=_STAND_IN["muted"])
