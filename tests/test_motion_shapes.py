@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from twostream.data import motion_shapes
+from twostream.data.annotations import load_annotations
 from twostream.data.items import DataError
 from twostream.data.motion_shapes import SETS, TRUTH, generate, late_fusion_ceiling, main, render
 from twostream.data.shape_rendering import GROUNDS, MOTIONS, TEXTURES, Conditions, Role, Run, boxes, compose, film
@@ -462,8 +463,18 @@ def test_a_set_is_written_as_folders_of_classes_with_the_truth_beside(tmp_path):
     assert np.abs(read.astype(int) - frames).mean() < 6
 
 
-def test_textures_and_luma_survive_the_encoding(tmp_path):
-    """At the smallest things: the colours' pattern is there when read back, and luma still does not tell it."""
+def test_a_set_is_read_as_folders_of_classes_with_each_video_on_its_own(tmp_path):
+    generate(tmp_path, "where", train=6, val=3, test=3, **SMALL)
+    truth = json.loads((tmp_path / TRUTH).read_text())
+    read = load_annotations(tmp_path)
+    assert list(read.classes) == truth["classes"]
+    labels = {item.video: (part, item.label) for part, items in read.parts.items() for item in items}
+    assert labels == {video["video"]: (video["part"], video["label"]) for video in truth["videos"]}
+    assert len({item.group for items in read.parts.values() for item in items}) == 12
+
+
+def test_textures_survive_the_encoding(tmp_path):
+    """Of the smallest things, too, the pattern of colours is there when the file is read back."""
     generate(tmp_path, "where", train=0, test=3, frames=11)
     for index in range(3):
         frames, truth = render("where", "test", index, frames=11)

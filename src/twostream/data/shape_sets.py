@@ -202,6 +202,7 @@ SETS: dict[str, ShapeSet] = {
             default_frames=48,
             least_frames=11,
             class_names=_motion_names,
+            # Of appearance that knows no more than the training part teaches; trusting the grounds, it comes to 0.
             ceilings=lambda n: {"chance": 1 / n, "appearance": 1 / n, "motion": 1.0, "late_fusion": 1.0},
             cast=_cast_same_look,
         ),
