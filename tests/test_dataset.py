@@ -1,5 +1,6 @@
 """From a store or a video to clips: the right fields and frames, the same region, the same draws everywhere."""
 
+import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from twostream.data.transforms import Augment
 from twostream.errors import UsageError
 from twostream.evaluation.protocols import get_protocol, view_dataset
 from twostream.flow.store import FlowSettings, FlowStore, StoredFlowWriter
-from twostream.video import write_video
+from twostream.video import Video, write_video
 
 WIDTH, HEIGHT = 48, 36
 SPEC = InputSpec(size=28, resize=32)
@@ -391,6 +392,18 @@ def test_views_of_one_stream_without_a_store(items: Sequence[VideoItem]) -> None
     assert views.flow.shape == (6, 0, 20, 28, 28)
     blue = np.round(views.rgb[:, 0, 2].float().mean(dim=(1, 2)).numpy() / 3)
     assert blue.tolist() == [0, 0, 30, 30, 59, 59]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("TWOSTREAM_DATA"), reason="TWOSTREAM_DATA names no folder of real videos")
+def test_real_frames_arrive_unchanged() -> None:
+    path = sorted(Path(os.environ["TWOSTREAM_DATA"]).glob("ut_interaction/videos/*/*.avi"))[0]
+    video = Video(path)
+    spec = InputSpec(streams=("appearance",), size=112, resize=min(video.width, video.height))
+    views = ViewDataset([VideoItem(path, path.name, 0)], None, spec, steps=5, space="whole", flips=True)[0]
+    middle = video.frames([(len(video) - 1) // 2])[0].transpose(2, 0, 1)
+    assert (views.rgb[4, 0].numpy() == middle).all()
+    assert (views.rgb[5, 0].numpy() == middle[..., ::-1]).all()
 
 
 def test_an_epoch_asks_for_every_video_in_an_order_of_its_own() -> None:
