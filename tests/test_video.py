@@ -587,7 +587,7 @@ def reason(path: Path) -> str:
     return caught.value.reason
 
 
-def test_what_is_no_video_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_video_says_why(clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert reason(tmp_path / "none.mp4") == "no such file"
     assert reason(tmp_path / "nul\0.mp4") == "no such file"
     assert reason(tmp_path) == "a folder, not a video file"
@@ -600,8 +600,8 @@ def test_what_is_no_video_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert "not a video file, or its header is damaged or incomplete" in reason(tmp_path / "words.mp4")
     (tmp_path / "words.txt").write_text("These are words.\n" * 100)
     assert reason(tmp_path / "words.txt") == "a text file, not a video"
-    (tmp_path / "idle.ts").write_bytes((b"\x47\x1f\xff\x10" + b"\xff" * 184) * 50)
-    assert reason(tmp_path / "idle.ts") == "no stream in it"
+    (tmp_path / "trackless.mp4").write_bytes(clip.read_bytes().replace(b"trak", b"free"))
+    assert reason(tmp_path / "trackless.mp4") == "no stream in it"
     (tmp_path / "frameless.gif").write_bytes(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;")
     assert reason(tmp_path / "frameless.gif") == "it has a video stream, but not one frame in it decodes"
     assert capfd.readouterr() == ("", "")
