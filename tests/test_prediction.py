@@ -1,0 +1,470 @@
+import csv
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+import twostream
+from twostream.checkpoint import CheckpointError, save_model
+from twostream.clip import InputSpec, ShapeError
+from twostream.data.items import VideoItem
+from twostream.data.sampling import ClipIndices
+from twostream.errors import UsageError
+from twostream.evaluation.evaluate import evaluate
+from twostream.evaluation.metrics import probabilities
+from twostream.evaluation.protocols import PROTOCOLS, view_dataset
+from twostream.files import OutputError
+from twostream.flow.extract import Source, extract
+from twostream.flow.store import FlowSettings, FlowStore
+from twostream.models import create_model
+from twostream.prediction import (
+    Prediction,
+    PredictionError,
+    Predictor,
+    Segment,
+    write_csv,
+    write_json,
+    write_overlay,
+    write_srt,
+)
+from twostream.prediction.clip_reader import read_clips
+from twostream.prediction.overlay import labelled
+from twostream.prediction.writers import srt_time
+from twostream.video import Frame, Video, VideoError, write_video
+
+Image = npt.NDArray[np.uint8]
+
+BOTH = InputSpec(size=32, resize=36, flow_length=4, flow_offset=-2)
+STRIDED = BOTH.with_(sampling="strided", steps=3, snippets=3, stride=(2, 6), flow_offset=0)
+SNIPPETS = BOTH.with_(sampling="snippets", snippets=2, stride=(2, 6))
+CLASSES = ("dark", "bright")
+
+
+def moving(count: int, *, height: int = 48, width: int = 64, seed: int = 0, level: int = 0) -> Iterator[Image]:
+    """Soft texture that drifts and dims, so that every frame and every field differs from the others."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 120, (height // 8, width // 4, 3)).astype(np.uint8)
+    texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+    for i in range(count):
+        shift = (i * (1 + i % 3)) % width
+        yield np.ascontiguousarray(texture[:, shift : shift + width]) + np.uint8(level + i % 7)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "clip.mp4"
+    write_video(path, moving(40), 10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def day_and_night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four dark seconds, four bright ones, and four that are neither."""
+    path = tmp_path_factory.mktemp("videos") / "day.mp4"
+    write_video(path, [*moving(40), *moving(40, level=120), *moving(40, level=60)], 10)
+    return path
+
+
+class Recorder(nn.Module):
+    """Tells bright frames from dark ones, and remembers what it was shown."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.votes = (("appearance", spec.steps), ("motion", spec.steps))
+        self.shown: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, rgb: Tensor, flow: Tensor) -> Tensor:
+        self.shown.append((rgb, flow))
+        level = (rgb.float().mean(dim=(2, 3, 4)) - 125) / 5  # (B, T)
+        still = flow.float().mean(dim=(2, 3, 4)) * 0  # (B, S)
+        if self.spec.sampling == "snippets":
+            still = still.mean(dim=1, keepdim=True)
+        votes = torch.cat([level, still], dim=1)
+        return torch.stack([-votes, votes], dim=-1)
+
+    def all_shown(self) -> tuple[Tensor, Tensor]:
+        rgb, flow = (torch.cat(parts) for parts in zip(*self.shown, strict=True))
+        self.shown.clear()
+        return rgb, flow
+
+
+def flow_settings(**changes: Any) -> FlowSettings:
+    return replace(FlowSettings(estimator="dis", short_side=36), **changes)
+
+
+def watcher(spec: InputSpec = BOTH, **options: Any) -> Predictor:
+    fps = spec.fps
+    return Predictor(Recorder(spec), CLASSES, flow=flow_settings(fps=fps), device="cpu", **options)
+
+
+def stored(clip: Path, root: Path, settings: FlowSettings) -> tuple[list[VideoItem], FlowStore]:
+    store = FlowStore(root, settings)
+    assert not extract([Source(clip.name, clip)], store, workers=1).failed
+    return [VideoItem(path=clip, video=clip.name, label=0)], store
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+@pytest.mark.parametrize(
+    "spec", [BOTH, STRIDED, SNIPPETS, BOTH.with_(fps=7.0)], ids=["alone", "strided", "snippets", "fps"]
+)
+def test_the_network_sees_what_evaluation_shows_it(clip: Path, tmp_path: Path, spec: InputSpec, protocol: str) -> None:
+    items, store = stored(clip, tmp_path, flow_settings(fps=spec.fps))
+    views = view_dataset(PROTOCOLS[protocol], items, store, spec)[0]
+    predictor = watcher(spec)
+    predictor.predict(clip, protocol=protocol)
+    assert isinstance(predictor.model, Recorder)
+    rgb, flow = predictor.model.all_shown()
+    assert torch.equal(rgb, views.rgb)
+    assert torch.equal(flow, views.flow)
+
+
+@pytest.mark.parametrize("name", ["two_stream_resnet18", "spatial_resnet18", "temporal_resnet18"])
+def test_the_answer_is_the_one_that_evaluation_counts(clip: Path, tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=3, width=8, size=32)
+    weights = {"appearance": 3.0, "motion": 1.0} if name.startswith("two") else None
+    settings = flow_settings(short_side=model.spec.resize)
+    flow = None if name.startswith("spatial") else {**vars(settings), "estimator": "dis"}
+    save_model(
+        tmp_path / "run" / "model",
+        model,
+        classes=["a", "b", "c"],
+        provenance={"flow": flow, "stream_weights": weights, "short_clips": "refuse"},
+    )
+    items, store = stored(clip, tmp_path / "store", settings)
+    views = view_dataset(PROTOCOLS["25-step"], items, None if flow is None else store, model.spec)
+    scores = evaluate(model, views, classes=["a", "b", "c"], device="cpu")
+    expected = probabilities(scores, stream_weights=weights)[0]
+    answer = twostream.Predictor.load(tmp_path / "run", device="cpu").predict(clip, top=9)
+    assert dict(answer.predictions) == pytest.approx(dict(zip("abc", expected.tolist(), strict=True)), abs=1e-5)
+    assert [score for _, score in answer.predictions] == sorted((s for _, s in answer.predictions), reverse=True)
+    # With a timeline, the answer for the whole video stays the same.
+    again = Predictor.load(tmp_path / "run" / "model", device="cpu").predict(clip, top=9, timeline=True)
+    assert dict(again.predictions) == pytest.approx(dict(answer.predictions), abs=1e-5)
+
+
+def test_a_timeline_finds_what_happens_when(day_and_night: Path) -> None:
+    for spec in (BOTH, STRIDED, SNIPPETS, BOTH.with_(fps=8.0)):
+        answer = watcher(spec).predict(day_and_night, timeline=True, min_score=0.9, window=1.0)
+        assert answer.timeline is not None
+        assert [segment.label for segment in answer.timeline] == ["dark", "bright"]
+        for segment, (start, end) in zip(answer.timeline, [(0, 4), (4, 8)], strict=True):
+            assert segment.score > 0.9
+            assert abs(segment.start - start) <= 0.75
+            assert abs(segment.end - end) <= 0.75
+    # The whole video is neither, and without a threshold something is said of every moment.
+    answer = watcher().predict(day_and_night, timeline=True, min_score=0.0, min_length=0.0)
+    assert answer.timeline is not None
+    assert answer.timeline[0].start == 0
+    assert answer.timeline[-1].end == pytest.approx(12)
+
+
+def test_a_window_of_steps_judged_alone_is_their_mean(day_and_night: Path) -> None:
+    def border(window: float) -> float:
+        answer = watcher().predict(day_and_night, timeline=True, min_score=0.95, min_length=0.0, window=window)
+        assert answer.timeline is not None
+        return answer.timeline[0].end
+
+    # The wider the window, the sooner a part of it is bright and nothing is said any more.
+    assert border(4.0) < border(0.5) == pytest.approx(4, abs=0.5)
+
+
+def test_a_stride_below_a_frame_is_a_frame(clip: Path) -> None:
+    predictor = watcher()
+    predictor.predict(clip, protocol="1-view", timeline=True, stride=1e-9)
+    assert isinstance(predictor.model, Recorder)
+    assert len(predictor.model.all_shown()[0]) == 1 + 40
+
+
+def test_windows_see_the_frame_as_the_protocol_does_but_once(clip: Path) -> None:
+    for protocol, shape, views in (("25-step", (36, 48), 50), ("25x10", (32, 32), 250)):
+        predictor = watcher()
+        predictor.predict(clip, protocol=protocol, timeline=True, stride=1.0)
+        assert isinstance(predictor.model, Recorder)
+        rgb, _ = predictor.model.all_shown()
+        assert rgb.shape == (views + 4, 1, 3, *shape)
+
+
+def test_the_document_is_the_one_that_was_promised(clip: Path) -> None:
+    answer = watcher().predict(clip, top=1)
+    document = answer.to_dict()
+    assert list(document) == ["video", "frames", "fps", "seconds", "predictions"]
+    assert document["video"] == str(clip)
+    assert (document["frames"], document["fps"]) == (40, 10.0)
+    assert 0 < document["seconds"] < 60
+    assert document["predictions"] == [{"label": "dark", "score": pytest.approx(1, abs=0.1)}]
+    document = watcher().predict(clip, timeline=True).to_dict()
+    assert list(document)[-1] == "timeline"
+    assert document["timeline"] == [{"start": 0.0, "end": 4.0, "label": "dark", "score": pytest.approx(1, abs=0.1)}]
+    # Frames and rate are the file's, whatever rate the model wants.
+    document = watcher(BOTH.with_(fps=5.0)).predict(clip).to_dict()
+    assert (document["frames"], document["fps"]) == (40, 10.0)
+
+
+def counting(real: Callable[..., Image], calls: list[int]) -> Callable[..., Image]:
+    def convert(frame: Frame, size: tuple[int, int] | None = None) -> Image:
+        calls.append(frame.index)
+        return real(frame, size)
+
+    return convert
+
+
+def test_only_what_a_clip_needs_is_converted(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: dict[str, list[int]] = {"rgb": [], "luma": []}
+    for name, calls in converted.items():
+        monkeypatch.setattr(Frame, name, counting(getattr(Frame, name), calls))
+    clips = [
+        ClipIndices(np.array([30]), np.array([[29, 30]])),
+        ClipIndices(np.array([4]), np.array([[3, 4]])),
+        ClipIndices(np.array([4]), np.array([[4, 5]])),
+    ]
+    read = list(read_clips(Video(clip), clips, BOTH, flow_settings()))
+    assert [n for n, _, _ in read] == [1, 2, 0]
+    assert converted == {"rgb": [4, 30], "luma": [3, 4, 5, 6, 29, 30, 31]}
+    assert all(frames.shape == (1, 36, 48, 3) and moved.shape == (2, 2, 36, 48) for _, frames, moved in read)
+    assert np.array_equal(read[0][2][1], read[1][2][0])
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    long = tmp_path / "long.mp4"
+    write_video(long, moving(400), 10)
+    clips = [ClipIndices(np.array([t]), t + np.arange(-2, 2)[None]) for t in range(2, 398)]
+    tracemalloc.start()
+    read = sum(1 for _ in read_clips(Video(long), clips, BOTH, flow_settings()))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read == len(clips)
+    assert peak < 0.3 * 400 * (3 + 2) * 36 * 48
+
+
+def test_the_network_is_shown_a_few_steps_at_a_time(clip: Path) -> None:
+    for spec, shown in ((BOTH, 8), (STRIDED.with_(steps=5, snippets=5), 1)):
+        predictor = watcher(spec)
+        predictor.predict(clip, timeline=True)
+        assert isinstance(predictor.model, Recorder)
+        assert max(len(rgb) for rgb, _ in predictor.model.shown) == shown
+
+
+def test_streams_that_are_not_read_are_empty(clip: Path) -> None:
+    one = [ClipIndices(np.array([3]), np.array([[3, 4]]))]
+    ((_, frames, moved),) = read_clips(Video(clip), one, BOTH.with_(streams=("motion",)), flow_settings())
+    assert (frames.shape, moved.shape) == ((0, 36, 48, 3), (2, 2, 36, 48))
+    one = [ClipIndices(np.array([3]), np.empty((0, 2), np.int64))]
+    ((_, frames, moved),) = read_clips(Video(clip), one, BOTH.with_(streams=("appearance",)), flow_settings())
+    assert (frames.shape, moved.shape) == ((1, 36, 48, 3), (0, 2, 36, 48))
+    assert list(read_clips(Video(clip), [], BOTH, flow_settings())) == []
+
+
+def test_a_video_that_ends_sooner_when_read_again_is_named(clip: Path) -> None:
+    with pytest.raises(VideoError, match=r"clip.mp4: frame 90 is needed, but reading it again ended before"):
+        list(read_clips(Video(clip), [ClipIndices(np.array([90]), np.array([[88, 89]]))], BOTH, flow_settings()))
+
+
+def test_a_video_shorter_than_a_stack(tmp_path: Path) -> None:
+    short = tmp_path / "short.mp4"
+    write_video(short, moving(3), 10)
+    with pytest.raises(PredictionError, match=r"short.mp4: 3 frames, but this model needs 5 for one stack of 4 flow"):
+        watcher().predict(short)
+    with pytest.raises(PredictionError, match=r"short.mp4: 2 frames at 5 per second, but this model needs 5"):
+        watcher(BOTH.with_(fps=5.0)).predict(short)
+    answer = watcher(short_clips="repeat").predict(short, timeline=True)
+    assert answer.timeline is not None
+    assert (answer.frames, len(answer.timeline)) == (3, 1)
+    # A single frame has no motion, and that is what is shown.
+    write_video(short, moving(1), 10)
+    predictor = watcher(short_clips="repeat")
+    predictor.predict(short, protocol="1-view")
+    assert isinstance(predictor.model, Recorder)
+    assert (predictor.model.all_shown()[1] == 128).all()
+
+
+def test_frames_too_small_for_flow_are_named(tmp_path: Path) -> None:
+    small = tmp_path / "small.mp4"
+    write_video(small, moving(12, height=16, width=12), 10)
+    predictor = Predictor(Recorder(BOTH), CLASSES, flow=FlowSettings(estimator="farneback", short_side=None))
+    with pytest.raises(PredictionError, match=r"small\.mp4: .*12"):
+        predictor.predict(small)
+
+
+def test_what_training_said_is_kept(tmp_path: Path) -> None:
+    model = create_model("two_stream_resnet18", num_classes=2, width=8, size=32, fps=12.5)
+    save_model(tmp_path / "bare", model, classes=CLASSES)
+    bare = Predictor.load(tmp_path / "bare", device="cpu")
+    assert (bare.flow.estimator, bare.flow.short_side, bare.flow.fps) == ("dis", model.spec.resize, 12.5)
+    assert (bare.short_clips, bare.stream_weights, bare.flips) == ("refuse", None, True)
+    provenance = {
+        "flow": {"estimator": "farneback", "parameters": {}, "short_side": 40, "fps": 12.5, "bound": 15},
+        "short_clips": "repeat",
+        "stream_weights": {"appearance": 1, "motion": 1.5},
+        "no_flip": ["dark"],
+    }
+    save_model(tmp_path / "run", model, classes=CLASSES, provenance=provenance)
+    told = Predictor.load(tmp_path / "run", device="cpu")
+    assert (told.flow.estimator, told.flow.short_side, told.flow.bound) == ("farneback", 40, 15)
+    assert (told.short_clips, told.stream_weights) == ("repeat", {"appearance": 1, "motion": 1.5})
+    assert not told.flips
+    assert told.classes == CLASSES
+
+
+def test_no_mirror_images_where_a_mirror_changes_the_class(clip: Path) -> None:
+    predictor = watcher(flips=False)
+    predictor.predict(clip)
+    assert isinstance(predictor.model, Recorder)
+    assert len(predictor.model.all_shown()[0]) == 25
+
+
+def test_stream_weights_weigh(clip: Path) -> None:
+    alone = watcher(stream_weights={"appearance": 1, "motion": 0}).predict(clip)
+    muted = watcher(stream_weights={"appearance": 0, "motion": 1}).predict(clip)
+    assert alone.predictions[0][1] > 0.95
+    assert [score for _, score in muted.predictions] == pytest.approx([0.5, 0.5])
+
+
+def test_tensors_to_logits() -> None:
+    model = create_model("two_stream_resnet18", num_classes=2, width=8, size=32)
+    predictor = Predictor(model.train(), CLASSES, flow=flow_settings(), device="cpu")
+    rgb, flow = torch.zeros(3, 1, 3, 32, 32, dtype=torch.uint8), torch.full((3, 1, 20, 32, 32), 128, dtype=torch.uint8)
+    logits = predictor.logits(rgb, flow)
+    assert logits.shape == (3, 2, 2)
+    assert torch.equal(logits, predictor.logits(rgb, flow))
+    assert not logits.requires_grad
+    with pytest.raises(ShapeError, match="flow must be"):
+        predictor.logits(rgb, flow[:, :, :4])
+
+
+def test_progress_rises_to_the_end(day_and_night: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    watcher().predict(day_and_night, timeline=True, progress=lambda *told: said.append(told))
+    done = [percent for percent, _, _ in said]
+    assert done == sorted(done)
+    assert said[-1] == (100, 100, "day.mp4")
+    assert 10 in done
+    assert len(done) <= 101
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, "top must be at least 1, got 0"),
+        ({"protocol": "9-step"}, "no protocol is called '9-step'"),
+        ({"timeline": True, "window": -1}, "window must be above 0"),
+    ],
+)
+def test_wrong_calls_are_named(clip: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        watcher().predict(clip, **options)
+
+
+def test_what_is_no_video_or_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("not a video")
+    with pytest.raises(VideoError, match=r"notes.mp4: not a video"):
+        watcher().predict(tmp_path / "notes.mp4")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        Predictor.load(tmp_path / "nowhere")
+
+
+TIMELINE = (Segment(0.0, 61.25, "shaking hands", 0.876), Segment(3600.0, 3725.0016, "a --> b\n\nüben", 1.0))
+ANSWER = Prediction("a,b.mp4", 100, 25.0, 1.5, (("shaking hands", 0.876), ("other", 0.1)), TIMELINE)
+
+
+def test_files_for_other_programs(tmp_path: Path) -> None:
+    write_srt(tmp_path / "a.srt", ANSWER)
+    assert (tmp_path / "a.srt").read_text("utf-8") == (
+        "1\n00:00:00,000 --> 00:01:01,250\nshaking hands (88%)\n\n"
+        "2\n01:00:00,000 --> 01:02:05,002\na -> b üben (100%)\n"
+    )
+    write_csv(tmp_path / "a.csv", [ANSWER, replace(ANSWER, timeline=())])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0].items()) == [
+        ("video", "a,b.mp4"),
+        ("start", "0.000"),
+        ("end", "61.250"),
+        ("label", "shaking hands"),
+        ("score", "0.8760"),
+    ]
+    assert [row["label"] for row in rows] == [segment.label for segment in TIMELINE]
+    write_json(tmp_path / "a.json", [ANSWER.to_dict(), {"video": "c.mp4", "error": "gone"}])
+    document = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert document[0] == ANSWER.to_dict()
+    assert document[0]["timeline"][1] == {"start": 3600.0, "end": 3725.002, "label": TIMELINE[1].label, "score": 1.0}
+    assert document[1] == {"video": "c.mp4", "error": "gone"}
+
+
+def test_files_of_a_timeline_need_one(tmp_path: Path) -> None:
+    bare = replace(ANSWER, timeline=None)
+    for write in (lambda: write_srt(tmp_path / "a.srt", bare), lambda: write_csv(tmp_path / "a.csv", [bare])):
+        with pytest.raises(UsageError, match=r"a,b.mp4: there is no timeline to write"):
+            write()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_csv(tmp_path / "file" / "a.csv", [ANSWER])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_times_of_subtitles() -> None:
+    assert srt_time(0.9996) == "00:00:01,000"
+    assert srt_time(3725.5) == "01:02:05,500"
+    assert srt_time(400_000) == "111:06:40,000"
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (72, 96), (480, 270), (720, 1280), (20, 30)])
+@pytest.mark.parametrize("value", [60, 255])
+def test_text_is_readable_on_any_ground(height: int, width: int, value: int) -> None:
+    frame = np.full((height, width, 3), value, np.uint8)
+    for text in ("shaking hands  87%", "the name of this class does not fit into a frame of any width " * 3 + "  5%"):
+        shown = labelled(frame, text)
+        assert shown.shape == frame.shape
+        tall = int((shown != value).any(axis=(1, 2)).sum())
+        assert 5 <= tall <= max(18, height // 8)
+        band = shown[height - tall :]
+        assert band.max() > 200
+        assert np.median(band) < 90
+        # Neither margin is touched: nothing of the text is cut off.
+        if width > 90:
+            assert band[:, -1].max() < 90
+    assert (frame == value).all()
+    assert labelled(frame, "") is frame
+
+
+def test_letters_beyond_ascii() -> None:
+    frame = np.zeros((96, 300, 3), np.uint8)
+    assert np.array_equal(labelled(frame, "Tür öffnen  50%"), labelled(frame, "Tur offnen  50%"))
+    assert np.array_equal(labelled(frame, "日本  50%"), labelled(frame, "??  50%"))
+    assert np.array_equal(labelled(frame, "a\nb  50%"), labelled(frame, "a?b  50%"))
+
+
+def labelled_frames(path: Path) -> list[bool]:
+    # The band dims what is behind it.
+    return [bool(np.median(f.luma()[-3:]) < 0.6 * np.median(f.luma()[:20])) for f in Video(path).stream()]
+
+
+def test_an_overlay_bears_the_label_of_its_time(day_and_night: Path, tmp_path: Path) -> None:
+    answer = watcher().predict(day_and_night)
+    said: list[tuple[int, int, str]] = []
+    out = tmp_path / "out.mp4"
+    assert write_overlay(day_and_night, answer, out, progress=lambda *told: said.append(told)) == 120
+    assert said[-1] == (120, 120, "day.mp4")
+    assert all(labelled_frames(out))
+    info = Video(out).info()
+    assert (info.width, info.height, info.fps, info.frames, info.codec) == (64, 48, 10.0, 120, "h264")
+    timed = replace(answer, timeline=(Segment(2.0, 4.0, "dark", 0.9), Segment(8.0, 12.0, "bright", 0.8)))
+    write_overlay(day_and_night, timed, out)
+    assert labelled_frames(out) == [20 <= i < 40 or i >= 80 for i in range(120)]
+
+
+def test_an_overlay_never_replaces_the_video(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the overlay would replace the video itself"):
+        write_overlay(clip, ANSWER, clip.parent / "." / clip.name)
+    with pytest.raises(VideoError, match=r"must end in \.mp4"):
+        write_overlay(clip, ANSWER, tmp_path / "out.avi")
+    assert len(Video(clip)) == 40
