@@ -794,6 +794,7 @@ def write_video(path: Path | str, frames: Iterable[Image], fps: float, *, crf: i
 __all__ = [
     "Frame",
     "Image",
+    "OnError",
     "Orientation",
     "Size",
     "Video",
