@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from twostream.data.annotations import Annotations, VideoItem, load_annotations
-from twostream.data.items import DataError, NoClassesError, first_few
+from twostream.data.items import DataError, NoClassesError, counted, first_few
 from twostream.data.video_files import is_video_name, list_videos, natural_key
 
 DATA = os.environ.get("TWOSTREAM_DATA")
@@ -54,6 +54,10 @@ def test_items_are_named_by_video_and_stretch() -> None:
 def test_first_few_counts_the_rest() -> None:
     assert first_few(["a", "b"]) == "a, b"
     assert first_few([str(n) for n in range(1007)], 2) == "0, 1 and 1,005 more"
+
+
+def test_counts_agree_with_their_noun() -> None:
+    assert [counted(n, "video") for n in (0, 1, 2000)] == ["0 videos", "1 video", "2,000 videos"]
 
 
 def test_natural_order() -> None:
@@ -116,7 +120,7 @@ def test_class_folders_in_parts_with_other_words(tmp_path: Path) -> None:
     assert names(data, "val") == ["validation/a/3.mp4"]
     assert names(data, "test") == ["test/b/4.mp4"]
     assert data.notes[0] == "parts by folder: Training/ is train, validation/ is val, test/ is test"
-    assert data.notes[1] == "1 videos in no class folder are left out: test/stray.mp4"
+    assert data.notes[1] == "left out, being in no class folder: 1 video: test/stray.mp4"
     assert "no val videos of class b" in data.problems()
     data.require_trainable()
 
@@ -149,7 +153,7 @@ def test_folders_of_documents_and_loose_videos_are_passed_over_and_named(tmp_pat
     data = load_annotations(tmp_path)
     assert data.classes == ("a", "b")
     assert data.notes[:2] == (
-        "1 videos in no class folder are left out: loose.mp4",
+        "left out, being in no class folder: 1 video: loose.mp4",
         "folders without videos passed over: lists",
     )
 
@@ -192,7 +196,7 @@ def test_classes_that_differ_in_capitals_are_reported(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_a_data_set(tmp_path: Path) -> None:
     refuses(tmp_path / "none", "no such file or folder")
     refuses(touch(tmp_path / "flat", "a.mp4", "b.mp4").joinpath("a.mp4"), "is a video; a data set is")
-    with pytest.raises(NoClassesError, match=r"its 2 videos lie in no class folder \(first a\.mp4\); wanted CLASS/"):
+    with pytest.raises(NoClassesError, match=r"2 videos in no class folder \(first a\.mp4\); wanted CLASS/"):
         load_annotations(tmp_path / "flat")
     touch(tmp_path, "void/.x.avi")
     refuses(tmp_path / "void", "there are no videos (it holds no files)", ".avi")
@@ -215,15 +219,15 @@ def test_a_numbered_group_on_both_sides_is_refused_unless_asked_for(tmp_path: Pa
     touch(tmp_path, "test/a/v_a_g03_c01.avi")
     refuses(tmp_path, "the split leaks: 1 group ", "g01 (1 in train, 1 in test)", "--allow-leak")
     data = load_annotations(tmp_path, allow_leak=True)
-    assert data.warnings == ("1 groups stand on both sides of the split: g01 (1 in train, 1 in test)",)
+    assert data.warnings == ("on both sides of the split: 1 group: g01 (1 in train, 1 in test)",)
     assert data.problems() == list(data.warnings)
-    assert "warning: 1 groups stand" in data.describe()
+    assert "warning: on both sides of the split: 1 group" in data.describe()
 
 
 def test_groups_read_from_names_are_only_reported(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/rec1_1.avi", "train/b/rec2_1.avi", "test/b/rec1_2.avi", "test/a/rec3_1.avi")
     assert load_annotations(tmp_path).warnings == (
-        "1 groups stand on both sides of the split, if the names tell right: rec1 (1 in train, 1 in test)",
+        "on both sides of the split, if the names tell right: 1 group: rec1 (1 in train, 1 in test)",
     )
 
 
@@ -284,7 +288,7 @@ def test_reencoded_videos_are_found_by_their_stem(tmp_path: Path) -> None:
         video.rename(video.with_suffix(".MP4"))
     data = load_annotations(tmp_path)
     assert names(data, "test") == ["Wave/v_Wave_g03_c01.MP4", "JumpUp/v_JumpUp_g03_c01.MP4"]
-    assert data.notes[1].startswith("6 videos have another ending than listed (first Wave/v_Wave_g01_c01.avi: ")
+    assert data.notes[1].startswith("with another ending than listed: 6 videos (first Wave/v_Wave_g01_c01.avi: ")
     touch(tmp_path, "videos/Wave/v_Wave_g01_c01.webm")
     refuses(tmp_path, "Wave/v_Wave_g01_c01.avi is not there, and Wave/v_Wave_g01_c01.MP4, Wave/v_Wave_g01_c01.webm")
 
@@ -298,7 +302,7 @@ def test_missing_videos_are_refused_or_reported(tmp_path: Path) -> None:
     assert data.missing == ("Wave/v_Wave_g01_c01.avi", "Wave/v_Wave_g02_c01.avi")
     assert data.listed == {"train": (2, 2), "val": (0, 0), "test": (1, 1)}
     assert data.counts("train") == (0, 2)
-    assert data.problems()[0].startswith("2 listed videos are not under ")
+    assert data.problems()[0].startswith(f"not under {tmp_path / 'videos'}: 2 listed videos: Wave/")
     assert "listed: 4 train, 2 test; missing 2: Wave/v_Wave_g01_c01.avi" in data.describe()
     # The class has listed training videos, and going on without them was asked for.
     data.require_trainable()
@@ -394,7 +398,7 @@ def test_hmdb51_lists(tmp_path: Path) -> None:
     assert data.root == tmp_path / "hmdb51_org"
     assert [(item.label, item.group) for item in data.parts["train"]] == [(0, "x"), (1, "Ok!_it's_[NEW]_#1_&_(2)")]
     assert names(data, "test") == ["brush_hair/h.avi", "wave/a b_wave_u_nm_np1_fr_goo_1.avi"]
-    assert data.notes[0] == "1 listed videos belong to neither part of this split and are left out"
+    assert data.notes[0] == "in neither part of this split: 1 listed video"
 
 
 def test_hmdb51_groups_on_both_sides_are_reported_and_not_refused(tmp_path: Path) -> None:
@@ -402,7 +406,7 @@ def test_hmdb51_groups_on_both_sides_are_reported_and_not_refused(tmp_path: Path
     write(tmp_path / "splits/wave_test_split1.txt", "x_wave_u_nm_np1_ba_goo_0.avi 2\nc.avi 1\n")
     touch(tmp_path, "hmdb51_org/wave/x_wave_u_nm_np1_ba_goo_0.avi")
     assert load_annotations(tmp_path).warnings == (
-        "1 groups stand on both sides of the split as published: x (1 in train, 1 in test)",
+        "on both sides of the split as published: 1 group: x (1 in train, 1 in test)",
     )
 
 
@@ -517,6 +521,39 @@ def test_csv_paths_outside_its_folder_share_a_root(tmp_path: Path) -> None:
     assert load_annotations(inner).root == tmp_path
 
 
+def test_videos_on_several_drives_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "v/a.mp4", "w/b.mp4")
+    sheet = write(tmp_path / "v/l.csv", f"path,label\na.mp4,a\n{tmp_path / 'w/b.mp4'},b\n")
+
+    def on_windows(_: object) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", on_windows)
+    refuses(sheet, "the videos lie on several drives (", "put them under one folder")
+
+
+def test_the_search_passes_over_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ucf(tmp_path)
+    (tmp_path / "private").mkdir()
+    scan = os.scandir
+
+    def deny(folder: Path) -> object:
+        if Path(folder).name == "private":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    sheet = write(tmp_path / "l.csv", "path,label\nv_Wave_g01_c01,a\nv_Wave_g02_c01,a\n")
+    monkeypatch.setattr(os, "scandir", deny)
+    assert load_annotations(sheet).root == tmp_path / "videos/Wave"
+    with pytest.raises(DataError, match="private: cannot be read"):
+        list_videos(tmp_path)
+
+
+def test_file_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{c}/x{n}.mp4" for c in "ab" for n in range(3)), os.fsdecode(b"a/caf\xe9.mp4"))
+    refuses(tmp_path, "'a/caf\\udce9.mp4' is not a UTF-8 file name; rename it")
+
+
 def test_names_that_look_like_protocols_and_options_are_names(tmp_path: Path) -> None:
     odd = ("-rf.mp4", "concat:a|b.mp4", "http:/x/y.mp4", "img%03d.mp4", "~.mp4", "* ?.mp4")
     touch(tmp_path, *odd)
@@ -529,7 +566,7 @@ def test_repeated_rows_count_once_and_contradictions_are_refused(tmp_path: Path)
     rows = "path,label\n0.mp4,a\n1.mp4,b\n0.mp4,a\n2.mp4,a\n3.mp4,b\n"
     data = load_annotations(write(tmp_path / "l.csv", rows))
     assert len(data.items()) == 4
-    assert data.notes[0] == "1 entries are listed more than once and count once: 0.mp4"
+    assert data.notes[0] == "listed more than once, and counted once: 0.mp4"
     both = write(tmp_path / "m.csv", rows + "0.mp4,b\n")
     refuses(both, "0.mp4 is listed twice with different labels: a (", "m.csv:2) and b (", "m.csv:7)")
 
@@ -565,7 +602,7 @@ def test_csv_that_does_not_fit(tmp_path: Path, text: str, said: str) -> None:
 def test_a_wrong_csv_in_a_folder_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
     write(tmp_path / "labels.csv", "video,class\na.mp4,x\n")
-    refuses(tmp_path, "lie in no class folder", "labels.csv (its columns: video,class)")
+    refuses(tmp_path, "2 videos in no class folder", "labels.csv (its columns: video,class)")
     touch(tmp_path / "classes", *(f"{c}/{n}.mp4" for c in "ab" for n in range(3)))
     write(tmp_path / "classes/manifest.csv", "video,cls\n")
     note = "not read, because a label sheet has the columns path and label: manifest.csv (its columns: video,cls)"
@@ -826,13 +863,16 @@ def test_the_official_hmdb51_lists(split: int, tmp_path: Path) -> None:
     assert set(data.listed["train"]) == {70}
     assert set(data.listed["test"]) == {30}
     assert len(data.missing) == 5100
-    assert data.notes == ("1,666 listed videos belong to neither part of this split and are left out",)
+    assert data.notes == ("in neither part of this split: 1,666 listed videos",)
     refuses(folder, "none of the 5,100 videos", "--videos FOLDER", split=split)
     touch(tmp_path, *data.missing)
     there = load_annotations(folder, split=split, videos=tmp_path)
     assert (len(there.parts["train"]), len(there.parts["test"])) == (3570, 1530)
     # The official split keeps the clips of one source apart within a class, not across classes.
-    assert there.warnings[0].split(" groups")[0] == {1: "133", 2: "149", 3: "144"}[split]
+    assert (
+        there.warnings[0].removeprefix("on both sides of the split as published: ")[:3]
+        == {1: "133", 2: "149", 3: "144"}[split]
+    )
     by_class: Counter[tuple[int, str]] = Counter()
     for part in ("train", "test"):
         by_class.update({(item.label, item.group) for item in there.parts[part]})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twostream.data.detection import read_listing
-from twostream.data.items import PARTS, DataError, VideoItem, first_few
+from twostream.data.items import PARTS, DataError, VideoItem, counted, first_few
 from twostream.data.labels import LabelBase, check_class_names, resolve_labels
 from twostream.data.listing import Listing, Row
 from twostream.data.splits import assign_groups, split_by_group, straddling
@@ -59,8 +59,8 @@ class Annotations:
         found: list[str] = []
         if self.missing:
             found.append(
-                f"{len(self.missing):,} listed videos are not under {self.root}: {first_few(self.missing)}; name the "
-                "folder that holds them with --videos FOLDER, or accept it with --allow-missing"
+                f"not under {self.root}: {counted(len(self.missing), 'listed video')}: {first_few(self.missing)}; name "
+                "the folder that holds them with --videos FOLDER, or accept it with --allow-missing"
             )
         if len(self.classes) < 2:
             found.append(f"there is one class only ({self.classes[0]}); telling actions apart needs two")
@@ -335,6 +335,8 @@ def _find(
     items: list[VideoItem | None] = []
     for row, label in zip(listing.rows, labels, strict=True):
         video = located.found.get(row.video)
+        if video is not None and not video.isprintable():
+            _refuse_unless_text(video)
         items.append(
             None if video is None else VideoItem(located.root / video, video, label, row.group, row.start, row.end)
         )
@@ -342,6 +344,13 @@ def _find(
     if listing.frame_folders:
         notes.append("the list names folders of frames; the videos of the same names are read instead")
     return located.root, items, missing, notes
+
+
+def _refuse_unless_text(name: str) -> None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{name!a} is not a UTF-8 file name; rename it, so that it can be written down") from error
 
 
 def _listed(rows: Sequence[Row], labels: Sequence[int], classes: int) -> dict[str, tuple[int, ...]]:
@@ -373,7 +382,7 @@ def _drop_repeats(
         seen.add((row.part, *stretch))
         by_part[row.part].append(item)
     if repeats:
-        notes.append(f"{len(repeats):,} entries are listed more than once and count once: {first_few(repeats)}")
+        notes.append(f"listed more than once, and counted once: {first_few(repeats)}")
     return by_part
 
 
@@ -391,12 +400,12 @@ def _leaks(
     ]
     if sure and not official and not allow_leak:
         raise DataError(
-            f"{data}: the split leaks: {len(sure):,} group{'s' * (len(sure) != 1)} (one recording, person or sequence "
-            f"each) stand on both sides: {first_few(examples, 3)}; a score on such a split is too good. Put each group "
+            f"{data}: the split leaks: {counted(len(sure), 'group')} (one recording, person or sequence "
+            f"each) on both sides: {first_few(examples, 3)}; a score on such a split is too good. Put each group "
             "on one side, or take the split as it is with --allow-leak"
         )
     how = " as published" if official else "" if sure else ", if the names tell right"
-    return [f"{len(found):,} groups stand on both sides of the split{how}: {first_few(examples, 3)}"]
+    return [f"on both sides of the split{how}: {counted(len(found), 'group')}: {first_few(examples, 3)}"]
 
 
 def _differ_only_in_case(classes: Sequence[str]) -> list[str]:

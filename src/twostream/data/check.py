@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from twostream.data.annotations import Annotations, load_annotations
-from twostream.data.items import DataError, NoClassesError, VideoItem, first_few
+from twostream.data.items import DataError, NoClassesError, VideoItem, counted, first_few
 from twostream.data.reading import Progress, count_frames, read_videos
 from twostream.data.sampling import frame_range
 from twostream.data.video_files import is_video_name, list_videos, natural_key
@@ -48,11 +48,11 @@ class CheckReport:
         videos: list[dict[str, Any]] = []
         for path, result in self.found.items():
             if isinstance(result, VideoError):
-                videos.append({"video": str(path), "error": result.reason})
+                videos.append({"video": _text(path), "error": result.reason})
             else:
                 videos.append(
                     {
-                        "video": str(path),
+                        "video": _text(path),
                         "frames": result.frames,
                         "fps": result.fps,
                         "width": result.width,
@@ -68,9 +68,9 @@ class CheckReport:
         if 0 < len(self.found) <= 60:
             lines += _table(self.found)
         else:
-            lines += [f"cannot be read: {error}" for error in self.errors]
+            lines += [f"cannot be read: {_text(error.path)}: {error.reason}" for error in self.errors]
         lines += [f"problem: {problem}" for problem in self.problems]
-        lines.append(f"{len(self.found):,} videos: {len(good):,} readable, {len(self.errors):,} not")
+        lines.append(f"{counted(len(self.found), 'video')}: {len(good):,} readable, {len(self.errors):,} not")
         if good:
             frames = [info.frames for info in good]
             lines.append(f"frames: {min(frames):,} to {max(frames):,}, median {median(frames):g}")
@@ -117,7 +117,7 @@ def check(
     else:
         paths = _loose([Path(one) for one in data])
     found = read_videos(paths, workers=workers, progress=progress)
-    items = annotations.items() if annotations else tuple(VideoItem(path, str(path), -1) for path in found)
+    items = annotations.items() if annotations else tuple(VideoItem(path, _text(path), -1) for path in found)
     problems += _lengths(items, found, shortest)
     problems += _duplicates(found, annotations)
     return CheckReport(found, tuple(problems), annotations)
@@ -160,9 +160,11 @@ def _lengths(items: Sequence[VideoItem], found: Mapping[Path, VideoInfo | VideoE
             short.append(f"{item.name} ({frames} frame{'s' * (frames != 1)})")
     problems = []
     if short:
-        problems.append(f"shorter than the {shortest} frames that are needed: {len(short):,} clips: {first_few(short)}")
+        problems.append(
+            f"shorter than the {shortest} frames that are needed: {counted(len(short), 'clip')}: {first_few(short)}"
+        )
     if outside:
-        problems.append(f"{len(outside):,} segments reach beyond the end of their video: {first_few(outside)}")
+        problems.append(f"beyond the end of the video: {counted(len(outside), 'segment')}: {first_few(outside)}")
     return problems
 
 
@@ -197,7 +199,7 @@ def _duplicates(paths: Iterable[Path], annotations: Annotations | None) -> list[
 
 def _seated(path: Path, seats: set[tuple[str, int]], annotations: Annotations | None) -> str:
     if annotations is None:
-        return str(path)
+        return _text(path)
     words = sorted(f"{part} {annotations.classes[label]}" for part, label in seats)
     name = path.relative_to(annotations.root).as_posix()
     return f"{name} ({first_few(words, 2)})"
@@ -220,13 +222,18 @@ def _table(found: Mapping[Path, VideoInfo | VideoError]) -> list[str]:
     folder = Path(os.path.commonpath([path.parent for path in found]))
     rows = []
     for path, result in found.items():
-        name = path.relative_to(folder).as_posix()
+        name = _text(path.relative_to(folder))
         if isinstance(result, VideoError):
             rows.append((1, name, f"cannot be read: {result.reason}"))
         else:
             rows.append((2, name, f"{result.frames:>7} frames {result.fps:>8.4g} fps  {result.width}x{result.height}"))
     width = min(60, max(len(name) for _, name, _ in rows))
     return [f"{name:<{width}} {text}" for _, name, text in sorted(rows, key=lambda row: (row[0], natural_key(row[1])))]
+
+
+def _text(path: Path) -> str:
+    """The name with ``?`` for bytes that are not UTF-8: a report must be printable, and such names exist."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")
 
 
 def _most_common(values: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from twostream.data.items import PARTS, DataError, NoClassesError, first_few
+from twostream.data.items import PARTS, DataError, NoClassesError, counted, first_few
 from twostream.data.listing import Listing, Row, part_of
 from twostream.data.video_files import VIDEO_SUFFIXES, list_videos, natural_key
 
@@ -30,8 +30,8 @@ def read_class_folders(folder: Path) -> Listing:
     if not holding:
         if loose:
             raise NoClassesError(
-                f"{folder}: its {len(loose)} videos lie in no class folder (first {loose[0]}); wanted CLASS/video.mp4, "
-                "or a CSV file with the columns path,label"
+                f"{folder}: {counted(len(loose), 'video')} in no class folder (first {loose[0]}); wanted "
+                "CLASS/video.mp4, or a CSV file with the columns path,label"
             )
         raise DataError(_nothing(folder))
     parts = [name for name in holding if part_of(name)]
@@ -126,7 +126,7 @@ def _nothing(folder: Path) -> str:
 def _notes(loose: list[str], passed_over: list[str]) -> tuple[str, ...]:
     notes = []
     if loose:
-        notes.append(f"{len(loose)} videos in no class folder are left out: {first_few(loose)}")
+        notes.append(f"left out, being in no class folder: {counted(len(loose), 'video')}: {first_few(loose)}")
     if passed_over:
         notes.append(f"folders without videos passed over: {first_few(passed_over)}")
     return tuple(notes)

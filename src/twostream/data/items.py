@@ -48,6 +48,11 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 video``, ``1,200 videos``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def first_few(names: Sequence[str], limit: int = 5) -> str:
     """``a, b, c and 12 more``: enough of a list to find the rest by."""
     if len(names) <= limit:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from twostream.data.items import PARTS, DataError, first_few
+from twostream.data.items import PARTS, DataError, counted, first_few
 from twostream.data.listing import Listing, Row, clean_name, read_lines
 from twostream.data.video_files import natural_key
 
@@ -146,7 +146,7 @@ def read_hmdb51(folder: Path, base: Path, split: int) -> Listing:
                 rows.append(Row(f"{name}/{clean_name(match[1])}", label, part, where))
             else:
                 unused += 1
-    notes.append(f"{unused:,} listed videos belong to neither part of this split and are left out")
+    notes.append(f"in neither part of this split: {counted(unused, 'listed video')}")
     return Listing("HMDB51 lists", base, tuple(rows), classes, tuple(notes), official=True, split=str(split))
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from twostream.data.items import DataError, VideoItem, first_few
+from twostream.data.items import DataError, VideoItem, counted, first_few
 from twostream.data.video_files import natural_key, without_suffix
 
 # v_Basketball_g07_c03: UCF101 and the many sets named after its manner.
@@ -209,7 +209,7 @@ def split_by_group(items: Sequence[VideoItem], fraction: float, seed: int | Sequ
     held = _choose([of_group[group] for group in groups], groups, fraction, np.random.default_rng(seed))
     if not held:
         raise DataError(
-            f"nothing can be held out of {len(items)} videos in {len(groups)} group{'s' * (len(groups) != 1)}: a class "
+            f"nothing can be held out of {counted(len(items), 'video')} in {counted(len(groups), 'group')}: a class "
             f"would be left with none (groups: {first_few(groups)}); name the parts yourself, in folders train/ and "
             "test/ or in a column split, or give finer groups in a column group"
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from twostream.data.items import DataError, first_few
+from twostream.data.items import DataError, counted, first_few
 
 _ENDINGS = (
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt "
@@ -57,6 +57,9 @@ def _walk(folder: Path, prefix: str, depth: int | None, seen: set[tuple[int, int
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
+        # A search for listed videos may meet folders that are none of its business.
+        if prefix and depth is not None:
+            return
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -108,7 +111,9 @@ def locate(names: Sequence[str], base: Path) -> Located:
         paths = direct | {name: _join(base, file) for name, file in renamed.items()}
         if renamed:
             first = next(iter(renamed.items()))
-            notes.append(f"{len(renamed):,} videos have another ending than listed (first {first[0]}: {first[1]})")
+            notes.append(
+                f"with another ending than listed: {counted(len(renamed), 'video')} (first {first[0]}: {first[1]})"
+            )
     if outside := [path for path in paths.values() if not _inside(path, base)]:
         base = _common_folder([*paths.values(), base / "x"] if len(outside) < len(paths) else list(paths.values()))
     found = {name: Path(os.path.relpath(path, base)).as_posix() for name, path in paths.items()}
