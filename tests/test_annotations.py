@@ -1,12 +1,14 @@
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from twostream.data.annotations import Annotations, VideoItem, load_annotations
 from twostream.data.items import DataError, NoClassesError, counted, first_few
+from twostream.data.splits import split_by_group
 from twostream.data.video_files import is_video_name, list_videos, natural_key
 
 DATA = os.environ.get("TWOSTREAM_DATA")
@@ -785,28 +787,26 @@ def test_annotations_survive_json(tmp_path: Path) -> None:
         Annotations.from_dict({"classes": []})
 
 
-def test_validation_is_held_out_by_group(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{c}/v_{c}_g0{g}_c01.avi" for c in "ab" for g in range(8)))
-    data = load_annotations(tmp_path)
-    held = data.hold_out(0.2, seed=1)
-    assert held.counts("val") == (1, 1)
-    assert held.listed["train"] == held.counts("train") == (5, 5)
-    assert held.parts["test"] == data.parts["test"]
-    assert not {i.group for i in held.parts["val"]} & {i.group for i in held.parts["train"]}
-    assert held.notes[-1].startswith("validation, out of the training part: 2 of 12 videos (1 of 6 groups) held out")
-    with pytest.raises(DataError, match="there is a validation part already, so none is held out"):
-        held.hold_out(0.2, seed=1)
-
-
-def test_items_can_be_dropped(tmp_path: Path) -> None:
+def test_parts_can_be_replaced(tmp_path: Path) -> None:
     data = load_annotations(ucf(tmp_path))
-    some = data.only([item for item in data.items() if item.label == 1])
-    assert some.listed == {"train": (0, 2), "val": (0, 0), "test": (0, 1)}
-    assert some.classes == data.classes
-    with pytest.raises(DataError, match="no training videos of class Wave"):
-        some.require_trainable()
+    kept, held_out, _ = split_by_group(data.parts["train"], 0.5, 0)
+    held = replace(data, parts={**data.parts, "train": kept, "val": held_out})
+    assert held.counts("val") == held.counts("train") == (1, 1)
+    assert ["class", "train", "val", "test"] in [line.split() for line in held.describe().splitlines()]
+    held.require_trainable()
+    unreadable = replace(data, parts={**data.parts, "train": data.parts["train"][:2]})
+    with pytest.raises(DataError, match="no training videos of class JumpUp"):
+        unreadable.require_trainable()
     with pytest.raises(DataError, match=r"there are no training videos$"):
-        data.only([]).require_trainable()
+        replace(data, parts={**data.parts, "train": ()}).require_trainable()
+
+
+def test_what_is_written_down_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *(f"d/{c}/x{n}.mp4" for c in "ab" for n in range(3)))
+    monkeypatch.chdir(tmp_path)
+    values = load_annotations("d").to_dict()
+    assert values["data"] == values["root"] == str(tmp_path / "d")
+    assert values["parts"]["test"][0]["path"].startswith(str(tmp_path / "d/a/x"))
 
 
 def test_description(tmp_path: Path) -> None:
@@ -877,9 +877,9 @@ def test_the_official_hmdb51_lists(split: int, tmp_path: Path) -> None:
     for part in ("train", "test"):
         by_class.update({(item.label, item.group) for item in there.parts[part]})
     assert max(by_class.values()) == 1
-    held = there.hold_out(0.1, seed=0)
-    assert not {item.group for item in held.parts["train"]} & {item.group for item in held.parts["val"]}
-    assert all(held.counts("val"))
+    kept, held_out, _ = split_by_group(there.parts["train"], 0.1, 0)
+    assert not {item.group for item in kept} & {item.group for item in held_out}
+    assert {item.label for item in held_out} == set(range(51))
 
 
 @pytest.mark.data
@@ -900,7 +900,10 @@ def test_real_data_sets(name: str, split: int, train: int, test: int) -> None:
     assert (len(data.parts["train"]), len(data.parts["test"])) == (train, test)
     assert data.root.name == "videos"
     assert not data.problems()
-    data.hold_out(0.15, seed=0).require_trainable()
+    data.require_trainable()
+    assert {item.label for item in split_by_group(data.parts["train"], 0.15, 0).held_out} == set(
+        range(len(data.classes))
+    )
 
 
 @pytest.mark.data

@@ -1,7 +1,7 @@
 """Data sets of any known format as labelled videos in parts: what was detected is said, what does not fit refused."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Annotations:
         kind: the format, such as ``"UCF101 lists"``.
         classes: class names; a label is a place in them.
         parts: ``train``, ``val`` and ``test``; a part that the data do not have is empty.
-        listed: for each part and class, how many videos were named, whether they are there or not.
+        listed: for each part and class, how many videos the data name, whether they are there or not.
         missing: names of listed videos that are not there.
         split: which split this is.
         notes: what was detected and decided, in sentences.
@@ -51,8 +51,8 @@ class Annotations:
 
     def counts(self, part: str) -> tuple[int, ...]:
         """Number of items of each class in a part."""
-        counted = Counter(item.label for item in self.parts[part])
-        return tuple(counted[label] for label in range(len(self.classes)))
+        of_label = Counter(item.label for item in self.parts[part])
+        return tuple(of_label[label] for label in range(len(self.classes)))
 
     def problems(self) -> list[str]:
         """What is wrong with the data set as far as its names and counts tell, in sentences."""
@@ -84,42 +84,10 @@ class Annotations:
             )
         return found + list(self.warnings)
 
-    def only(self, items: Iterable[VideoItem]) -> "Annotations":
-        """A copy without the items that are not among ``items``, as if they had never been listed."""
-        names = {item.name for item in items}
-        parts = {part: tuple(item for item in self.parts[part] if item.name in names) for part in PARTS}
-        copy = replace(self, parts=parts)
-        listed = {
-            part: tuple(
-                named - before + after
-                for named, before, after in zip(self.listed[part], self.counts(part), copy.counts(part), strict=True)
-            )
-            for part in PARTS
-        }
-        return replace(copy, listed=listed)
-
-    def hold_out(self, fraction: float, *, seed: int) -> "Annotations":
-        """A copy in which about ``fraction`` of the training part is the validation part, by group.
-
-        Raises:
-            DataError: there is a validation part already, or no group can be spared.
-        """
-        if self.parts["val"]:
-            raise DataError(f"{self.data}: there is a validation part already, so none is held out")
-        kept, held_out, how = split_by_group(self.parts["train"], fraction, seed)
-        copy = replace(
-            self,
-            parts={**self.parts, "train": kept, "val": held_out},
-            notes=(*self.notes, f"validation, out of the training part: {how}"),
-        )
-        val = copy.counts("val")
-        train = tuple(named - out for named, out in zip(self.listed["train"], val, strict=True))
-        return replace(copy, listed={**self.listed, "train": train, "val": val})
-
     def require_trainable(self) -> None:
         """Raise :class:`DataError` unless there are two classes and training videos of each.
 
-        A class whose listed training videos are all missing passes: that was allowed when the data were loaded.
+        A class with listed training videos passes where videos are missing: that was allowed on loading.
         """
         if not self.parts["train"]:
             raise DataError(
@@ -131,7 +99,8 @@ class Annotations:
                 f"{self.data}: there is one class only ({self.classes[0]}); add a folder or a label for what is not "
                 "this action, so that there is something to tell it from"
             )
-        empty = [name for name, count in zip(self.classes, self.listed["train"], strict=True) if not count]
+        pairs = zip(self.classes, self.counts("train"), self.listed["train"], strict=True)
+        empty = [name for name, count, listed in pairs if not count and not (self.missing and listed)]
         if empty:
             raise DataError(
                 f"{self.data}: no training videos of {_classes_text(empty)}; add videos, or take the class out of the "
@@ -143,7 +112,7 @@ class Annotations:
         lines = [f"{self.kind}, split {self.split}: {self.data}"]
         if self.root != self.data:
             lines.append(f"videos under {self.root}")
-        parts = [part for part in PARTS if sum(self.listed[part])]
+        parts = [part for part in PARTS if self.parts[part] or sum(self.listed[part])]
         columns = [self.counts(part) for part in parts]
         rows = [(name, *(str(column[label]) for column in columns)) for label, name in enumerate(self.classes)]
         if len(rows) > 24:
@@ -161,13 +130,17 @@ class Annotations:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; :meth:`from_dict` takes them back."""
+        """Plain values for JSON, paths made absolute; :meth:`from_dict` takes them back."""
         return {
             **{key: getattr(self, key) for key in ("kind", "split")},
-            "data": str(self.data),
-            "root": str(self.root),
+            # Absolute, because what is written down is read from elsewhere.
+            "data": str(self.data.absolute()),
+            "root": str(self.root.absolute()),
             "classes": list(self.classes),
-            "parts": {part: [{**asdict(item), "path": str(item.path)} for item in self.parts[part]] for part in PARTS},
+            "parts": {
+                part: [{**asdict(item), "path": str(item.path.absolute())} for item in self.parts[part]]
+                for part in PARTS
+            },
             "listed": {part: list(self.listed[part]) for part in PARTS},
             "missing": list(self.missing),
             "notes": list(self.notes),
