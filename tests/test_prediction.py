@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -400,6 +401,19 @@ def test_files_for_other_programs(tmp_path: Path) -> None:
     assert document[1] == {"video": "c.mp4", "error": "gone"}
 
 
+def test_lines_for_the_terminal() -> None:
+    assert ANSWER.lines() == [
+        "a,b.mp4: 100 frames, 4 s at 25/s; took 2 s",
+        "  0.876  shaking hands",
+        "  0.100  other",
+        "  timeline:",
+        "  0:00:00.0 - 0:01:01.2  0.876  shaking hands",
+        f"  1:00:00.0 - 1:02:05.0  1.000  {TIMELINE[1].label}",
+    ]
+    assert len(replace(ANSWER, timeline=None).lines()) == 3
+    assert replace(ANSWER, timeline=()).lines()[-1] == "  timeline: nothing that lasts and is sure enough"
+
+
 def test_files_of_a_timeline_need_one(tmp_path: Path) -> None:
     bare = replace(ANSWER, timeline=None)
     for write in (lambda: write_srt(tmp_path / "a.srt", bare), lambda: write_csv(tmp_path / "a.csv", [bare])):
@@ -468,3 +482,23 @@ def test_an_overlay_never_replaces_the_video(clip: Path, tmp_path: Path) -> None
     with pytest.raises(VideoError, match=r"must end in \.mp4"):
         write_overlay(clip, ANSWER, tmp_path / "out.avi")
     assert len(Video(clip)) == 40
+
+
+DATA = os.environ.get("TWOSTREAM_DATA")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(DATA is None, reason="TWOSTREAM_DATA names no folder of real videos")
+def test_real_video_is_seen_as_evaluation_shows_it(tmp_path: Path) -> None:
+    clip = sorted((Path(str(DATA)) / "ucf101_clips").rglob("*.avi"))[0]
+    spec = InputSpec(size=112, resize=128)
+    items, store = stored(clip, tmp_path, flow_settings(short_side=128))
+    views = view_dataset(PROTOCOLS["10x3"], items, store, spec)[0]
+    predictor = Predictor(Recorder(spec), CLASSES, flow=flow_settings(short_side=128), device="cpu")
+    answer = predictor.predict(clip, protocol="10x3", timeline=True, min_score=0)
+    assert isinstance(predictor.model, Recorder)
+    shown = predictor.model.all_shown()
+    assert all(any(torch.equal(view, other) for other in shown[0]) for view in views.rgb)
+    assert all(any(torch.equal(view, other) for other in shown[1]) for view in views.flow)
+    assert answer.timeline is not None
+    assert answer.timeline[0].start == 0

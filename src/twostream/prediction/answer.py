@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twostream.prediction.timeline import Segment
+from twostream.units import seconds_text
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,18 @@ class Prediction:
         return document
 
     def lines(self) -> list[str]:
-        """For the terminal: the video, its best classes, and its timeline where there is one."""
-        seconds = self.frames / self.fps if self.fps else 0.0
-        width = max(len(label) for label, _ in self.predictions)
-        lines = [f"{self.video}: {self.frames} frames, {seconds:.1f} s, judged in {self.seconds:.1f} s"]
-        lines += [f"  {label:<{width}}  {score:.3f}" for label, score in self.predictions]
+        """What the terminal shows: the best classes, and the segments of the timeline if there is one."""
+        lasts = seconds_text(self.frames / self.fps)
+        lines = [f"{self.video}: {self.frames} frames, {lasts} at {self.fps:.4g}/s; took {seconds_text(self.seconds)}"]
+        lines += [f"  {score:.3f}  {label}" for label, score in self.predictions]
         if self.timeline is not None:
-            lines += [f"  {s.start:8.2f} to {s.end:8.2f} s  {s.label:<{width}}  {s.score:.3f}" for s in self.timeline]
-            if not self.timeline:
-                lines.append("  timeline: nothing reaches --min-score")
+            lines.append("  timeline:" if self.timeline else "  timeline: nothing that lasts and is sure enough")
+        for segment in self.timeline or ():
+            lines.append(f"  {_clock(segment.start)} - {_clock(segment.end)}  {segment.score:.3f}  {segment.label}")
         return lines
+
+
+def _clock(seconds: float) -> str:
+    """``3725.5`` as ``1:02:05.5``."""
+    tenths = round(seconds * 10)
+    return f"{tenths // 36000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
