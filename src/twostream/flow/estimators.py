@@ -237,7 +237,7 @@ class Farneback:
 
     Attributes:
         pyr_scale: ratio of sizes between levels of the pyramid.
-        levels: number of levels.
+        levels: number of levels above the full size, fewer where a level would have less than 32 px.
         winsize: side of the averaging window in px.
         iterations: per level.
         poly_n: size of the neighbourhood of the expansion: 5 or 7.
@@ -257,7 +257,7 @@ class Farneback:
 
     def __post_init__(self) -> None:
         _check_range(self.name, "pyr_scale", self.pyr_scale, 0.1, 0.95)
-        _check_range(self.name, "levels", self.levels, 1, 20)
+        _check_range(self.name, "levels", self.levels, 0, 20)
         _check_range(self.name, "winsize", self.winsize, 1, 1000)
         _check_range(self.name, "iterations", self.iterations, 1, 10_000)
         _check_range(self.name, "poly_sigma", self.poly_sigma, 0.1, 100)

@@ -467,8 +467,8 @@ class Estimate:
 def estimate(sources: Sequence[Source], settings: FlowSettings, *, workers: int, samples: int = 3) -> Estimate:
     """Measure on a few videos how long the flow of all would take, and how much disk.
 
-    Videos are sorted by file size and cut into ``samples`` equal parts; one of each part is measured for up to half a
-    second or five pairs from its middle, and stands for the others by the number of its bytes.
+    Videos are sorted by file size and cut into ``samples`` equal parts; one of each part is measured, six pairs of
+    frames or half a second, and stands for the others by the number of its bytes.
 
     Args:
         sources: those that are to be computed, without what is in the store already.
@@ -479,16 +479,15 @@ def estimate(sources: Sequence[Source], settings: FlowSettings, *, workers: int,
     ranked = sorted(sources, key=lambda source: (_size(source.path), source.name))
     seconds = stored = 0.0
     covered = pairs = 0
-    for part in np.array_split(np.arange(len(ranked)), min(samples, len(ranked)) or 1):
-        members = [ranked[i] for i in part]
+    for part in np.array_split(range(len(ranked)), min(samples, len(ranked)) or 1):
+        bytes_of_part = sum(_size(ranked[i].path) for i in part)
         # From the middle outwards; unreadable ones stand for nothing.
-        for source in sorted(members, key=lambda source: abs(members.index(source) - len(members) // 2))[:4]:
+        for i in sorted(part, key=lambda i: abs(i - part[len(part) // 2]))[:4]:
             try:
-                measured = _measure(source.path, settings)
+                measured = _measure(ranked[i].path, settings)
             except (TwostreamError, OSError):
                 continue
-            bytes_of_part = sum(_size(member.path) for member in members)
-            share = bytes_of_part / max(1, _size(source.path))
+            share = bytes_of_part / max(1, _size(ranked[i].path))
             seconds += share * measured.seconds
             stored += share * measured.bytes
             pairs += measured.pairs
@@ -508,25 +507,26 @@ def _measure(path: Path, settings: FlowSettings) -> Estimate:
     fields = max(0, (info.frames if settings.fps is None else round(info.seconds * settings.fps)) - 1)
     size = grid_size(info.width, info.height, settings.short_side)
     estimator = create_estimator(settings.estimator, **settings.parameters)
-    start = min(fields // 2, 60)
+    # Motion comes and goes within a clip, so the pairs are spread.
+    step = max(1, min(fields, 120) // 6)
     decoding: list[float] = []
     computing: list[float] = []
     sizes: list[int] = []
     previous = None
     before = time.perf_counter()
-    for frame in itertools.islice(Video(path, on_error="truncate").stream(start=start), 7):
+    for frame in itertools.islice(Video(path, on_error="truncate").stream(), 6 * step + 1):
         luma = frame.luma(size)
         decoding.append(time.perf_counter() - before)
         before = time.perf_counter()
-        if previous is not None:
+        if previous is not None and frame.index % step == 0:
             kept = frame.rgb(size) if settings.frames else None
             sizes.append(stored_size(quantize(estimator(previous, luma), settings.bound), kept))
             computing.append(time.perf_counter() - before)
+            if sum(computing) > 0.5:
+                break
         previous = luma
-        if sum(computing) > 0.5:
-            break
         before = time.perf_counter()
-    # The first of each bears the costs of starting: opening, skipping, first calls.
+    # The first of each bears the costs of starting.
     per_frame = _mean(decoding[1:])
     per_field = _mean(computing[1:] or computing)
     # Choosing frames by time takes a pass over the video beforehand.
