@@ -178,11 +178,9 @@ class FlowStore:
         """
         parts = PurePosixPath(name).parts
         path = self.root.joinpath(*parts[:-1], f"{parts[-1]}{SUFFIX}") if parts else self.root
-        # A name with a drive or a root of its own would replace the store's.
-        outside = (
-            name.startswith("/") or ".." in path.parts[len(self.root.parts) :] or not path.is_relative_to(self.root)
-        )
-        if not parts or outside or "\0" in name:
+        # On Windows a name may have a drive, or backslashes, of its own.
+        inside = path.is_relative_to(self.root) and ".." not in path.parts[len(self.root.parts) :]
+        if not parts or not inside or name.startswith("/") or ".." in parts or "\0" in name:
             raise FlowStoreError(
                 f"{name!r} cannot be the name of a video in a flow store: names are relative paths without '..', "
                 "such as Class/video.avi"
