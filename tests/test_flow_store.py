@@ -464,7 +464,7 @@ def test_no_store_and_no_settings(tmp_path: Path) -> None:
     with pytest.raises(FlowStoreError, match="no flow store there; make one with: twostream flow DATA --out"):
         FlowStore(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FlowStoreError, match="a file, where the folder of a flow store must be"):
+    with pytest.raises(FlowStoreError, match="a file stands where the folder of a flow store must be"):
         FlowStore(tmp_path / "file", PLAIN)
 
 

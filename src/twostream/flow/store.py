@@ -256,7 +256,7 @@ def stored_settings(root: Path | str) -> FlowSettings | None:
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
-        raise FlowStoreError(f"{root}: a file, where the folder of a flow store must be") from error
+        raise FlowStoreError(f"{root}: a file stands where the folder of a flow store must be") from error
     except FlowStoreError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, FlowError) as error:
