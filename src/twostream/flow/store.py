@@ -23,6 +23,7 @@ import os
 import struct
 import threading
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -344,7 +345,7 @@ class StoredFlowWriter:
         self.field_count = 0
         self.frame_count = 0
         self.bytes = 0
-        self._entries: list[tuple[int, int]] = []
+        self._index = array("I")
         self._encode = CODECS[_CODEC].encoder()
         self._finished = False
 
@@ -416,14 +417,14 @@ class StoredFlowWriter:
         if len(text) > _MAX_HEADER:
             raise FlowError(f"{self.path}: a provenance of {len(text)} bytes; {_MAX_HEADER} is the limit")
         place = self.bytes
-        body = np.array(self._entries, _ENTRY).tobytes() + text
+        body = np.asarray(self._index, "<u4").tobytes() + text
         self._write(body)
-        footer = _FOOTER.pack(place, len(self._entries), len(text), zlib.crc32(body))
+        footer = _FOOTER.pack(place, len(self._index) // 2, len(text), zlib.crc32(body))
         self._write(footer + _TAIL.pack(zlib.crc32(footer), _END))
         self._finished = True
 
     def _append(self, chunk: bytes) -> None:
-        self._entries.append((len(chunk), zlib.crc32(chunk)))
+        self._index.extend((len(chunk), zlib.crc32(chunk)))
         self._write(chunk)
 
     def _write(self, data: bytes) -> None:
