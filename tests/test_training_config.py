@@ -1,0 +1,133 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from twostream.cli import parse_train
+from twostream.data.transforms import Augment
+from twostream.errors import UsageError
+from twostream.training.config import FlowConfig, Machine, OptimConfig, TrainConfig, TrainerConfig, resolve
+
+LAPTOP = Machine(accelerator="cpu", cores=2, fast_bf16=False)
+SERVER = Machine(accelerator="cuda", cores=16, fast_bf16=True)
+PLAIN = TrainConfig(data="d", out="o")
+
+
+def test_a_laptop_with_few_clips_gets_small_pictures_and_many_passes() -> None:
+    config = resolve(PLAIN, machine=LAPTOP, clips=80, validation=8, pretrained=False)
+    assert (config.size, config.flow.resize) == (112, 128)
+    assert config.trainer.epochs == 60
+    assert config.trainer.precision == "32-true"
+    assert config.trainer.keep == "last"
+    assert config.trainer.loader_workers == 0
+    assert (config.optim.optimizer, config.optim.lr, config.optim.weight_decay) == ("adamw", 1e-3, 0.05)
+    assert config.optim.batch_size == 16
+
+
+def test_a_gpu_with_many_clips_gets_the_papers_sizes() -> None:
+    config = resolve(PLAIN, machine=SERVER, clips=9537, validation=900, pretrained=True)
+    assert (config.size, config.flow.resize) == (224, 256)
+    assert config.trainer.precision == "bf16-mixed"
+    assert config.trainer.keep == "best"
+    assert config.trainer.loader_workers == 8
+    assert (config.optim.optimizer, config.optim.lr, config.optim.weight_decay) == ("sgd", 1e-2, 5e-4)
+    assert config.optim.batch_size == 32
+    assert resolve(PLAIN, machine=SERVER, clips=50_000, validation=0, pretrained=True).trainer.epochs == 15
+
+
+def test_what_is_given_is_kept() -> None:
+    given = TrainConfig(
+        data="d",
+        out="o",
+        size=64,
+        flow=FlowConfig(estimator="farneback", resize=80, workers=3),
+        optim=OptimConfig(optimizer="sgd", lr=0.5, weight_decay=0.0, batch_size=2),
+        trainer=TrainerConfig(epochs=7, precision="32-true", keep="best", loader_workers=5),
+    )
+    assert resolve(given, machine=SERVER, clips=100, validation=0, pretrained=False) == given
+
+
+def test_repeats_share_the_passes() -> None:
+    config = replace(PLAIN, trainer=TrainerConfig(repeats=8))
+    assert resolve(config, machine=LAPTOP, clips=80, validation=0, pretrained=False).trainer.epochs == 8
+
+
+def test_this_machine_can_be_looked_at() -> None:
+    machine = Machine.detect("cpu")
+    assert machine.accelerator == "cpu"
+    assert machine.cores >= 1
+    assert Machine.detect("mps").accelerator == "mps"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"val_fraction": 1.0}, "val_fraction"),
+        ({"unreadable": -0.1}, "unreadable"),
+        ({"size": 8}, "size"),
+        ({"trainer": TrainerConfig(epochs=0)}, "trainer.epochs"),
+        ({"trainer": TrainerConfig(repeats=0)}, "trainer.repeats"),
+        ({"trainer": TrainerConfig(early_stopping=0)}, "trainer.early_stopping"),
+        ({"optim": OptimConfig(accumulate=0)}, "optim.accumulate"),
+        ({"optim": OptimConfig(batch_size=0)}, "optim.batch_size"),
+        ({"optim": OptimConfig(lr=0.0)}, "optim.lr"),
+        ({"optim": OptimConfig(warmup=1.0)}, "optim.warmup"),
+        ({"optim": OptimConfig(milestones=(0.8, 0.5))}, "optim.milestones"),
+        ({"optim": OptimConfig(label_smoothing=1.0)}, "optim.label_smoothing"),
+    ],
+)
+def test_values_out_of_range_are_named(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=f"--{named} must be"):
+        replace(PLAIN, **changes)  # type: ignore[arg-type]
+
+
+def test_the_command_line_and_yaml_are_one_declaration(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data="clips",
+        out="run",
+        split=2,
+        model_args={"width": 32, "dropout": 0.5},
+        no_flip=("left", "right"),
+        allow_missing=True,
+        flow=FlowConfig(store="s", fps=12.5),
+        augment=Augment(scales=(1.0, 0.5), corners=False),
+        optim=OptimConfig(lr_multipliers={"*.classifier.*": 10.0}, milestones=(0.25, 0.75)),
+        trainer=TrainerConfig(epochs=3),
+    )
+    file = tmp_path / "run.yaml"
+    file.write_text(config.to_yaml())
+    assert parse_train(["--config", str(file)]) == config
+    # Later options win, dashes may stand for underscores, and a switch needs no value.
+    words = ["--config", str(file), "--trainer.epochs", "9", "--allow-leak", "--optim.lr=0.25"]
+    changed = parse_train(words)
+    assert changed == replace(
+        config,
+        allow_leak=True,
+        trainer=replace(config.trainer, epochs=9),
+        optim=replace(config.optim, lr=0.25),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "d", "--out", "o", "--optim.lrr", "3"], "did you mean --optim.lr"),
+        (["--data", "d", "--out", "o", "--optim.lr", "fast"], "optim.lr"),
+        (["--out", "o"], "data"),
+        (["--data", "d", "--out", "o", "--optim.schedule", "linear"], "optim.schedule"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_wrong_call_is_one_message(words: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_train(words)
+    assert said in str(caught.value)
+    assert "--help" in str(caught.value)
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_configuration_parses(file: Path) -> None:
+    assert yaml.safe_load(file.read_text())
+    config = parse_train(["--config", str(file), "--data", "d", "--out", "o"])
+    assert config.model
