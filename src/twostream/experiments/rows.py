@@ -1,0 +1,225 @@
+"""The files of a suite: a small one for every finished row, which can be kept, moved and committed by itself.
+
+.. code-block:: text
+
+    OUT/SUITE/rows/<variant>-seed<k>-split<s>.json
+    OUT/SUITE/references/<reference>-<data>-split<s>.json
+    OUT/SUITE/runs/<variant>-seed<k>-split<s>-<digest>/     the run folders, with the scores files
+    OUT/data/<set>/                                         generated videos, shared by suites
+"""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from twostream.clip import Scores
+from twostream.evaluation.metrics import one_stream, summary
+from twostream.evaluation.statistics import accuracy_interval
+from twostream.experiments.schema import SuiteError
+from twostream.experiments.suite import MotionShapes, Row, Suite, flat
+from twostream.files import write_text
+from twostream.training.config import TrainConfig
+
+FORMAT = "twostream-row-1"
+# What figures can hang on, besides the configuration.
+_LIBRARIES = ("twostream", "torch", "numpy", "opencv-contrib-python-headless", "av", "lightning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished row, or a reference beside the rows.
+
+    Attributes:
+        suite: its name.
+        variant: of the row, or the name of the reference.
+        seed: None for a reference, which has none.
+        split: number of the split.
+        data: what the data are called.
+        asked: all that the figures depend on, as asked for, by dotted key.
+        digest: of what was asked.
+        chosen: what was left open there and chosen by the machine and the data.
+        figures: top-1, its 95 % interval and the rest of ``evaluation.metrics.summary``.
+        streams: the same of each stream's votes alone, where there are several.
+        cost: seconds of wall time in all and of training, epochs and optimiser steps.
+        left_out: what could not be judged: name and reason.
+        weights: what the networks started from.
+        versions, machine, date, command: where the figures come from.
+        scores_file: below the suite's folder; it may have stayed on another machine. None for a reference.
+    """
+
+    suite: str
+    variant: str
+    seed: int | None
+    split: str
+    data: str
+    asked: dict[str, Any]
+    digest: str
+    figures: dict[str, Any]
+    streams: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    date: str
+    command: str
+    chosen: dict[str, Any]
+    cost: dict[str, float]
+    left_out: dict[str, str]
+    weights: str | None
+    scores_file: str | None
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        document = {"format": FORMAT, **asdict(self)}
+        write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Finished | None":
+        """Read a file; None where there is none.
+
+        Raises:
+            SuiteError: it is not the file of a row.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document.pop("format") != FORMAT or set(document) != {field.name for field in fields(cls)}:
+                raise ValueError(f"not of the format {FORMAT}")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+            raise SuiteError(f"{path}: not a finished row ({error}); remove it, and the row is run again") from error
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class SuiteFolder:
+    """Where a suite keeps what it makes."""
+
+    suite: Suite
+    out: Path
+
+    @property
+    def path(self) -> Path:
+        """The suite's own folder."""
+        return self.out / self.suite.name
+
+    def row_file(self, row: Row) -> Path:
+        """The file of a finished row."""
+        return self.path / "rows" / f"{row.name}.json"
+
+    def run_folder(self, row: Row) -> Path:
+        """The run folder of a row, of this very configuration."""
+        return self.path / "runs" / row.run_name
+
+    def reference_file(self, reference: str, data: str, split: str) -> Path:
+        """The file of a reference on a split of some data."""
+        return self.path / "references" / f"{reference}-{data}-split{split}.json"
+
+    def generated(self, shapes: MotionShapes) -> Path:
+        """The folder of generated videos."""
+        return self.out / "data" / shapes.name
+
+    def finished(self, row: Row) -> Finished | None:
+        """The finished row, whatever configuration it was made with; None where there is none."""
+        return Finished.load(self.row_file(row))
+
+
+def changes(finished: Finished, row: Row) -> list[str]:
+    """What of a row's configuration is another one than that of its finished file, in words."""
+    now, there = row.asked(), finished.asked
+    absent = object()
+    defaults = _defaults()
+    found = []
+    for key in sorted(now.keys() | there.keys()):
+        before, after = there.get(key, absent), now.get(key, absent)
+        own = re.sub(r"^(after\.)+", "", key)
+        # An option that did not exist when the row was made did then what its default does now.
+        if before is absent and after == defaults.get(own, absent):
+            continue
+        # Looking at the table of a suite with open data needs no data.
+        if own == "data" and after is None:
+            continue
+        if before != after:
+            words = ["nothing" if value is absent else json.dumps(value) for value in (before, after)]
+            found.append(f"{key}: {words[0]} there, {words[1]} now")
+    return found
+
+
+def _defaults() -> dict[str, Any]:
+    values = flat(asdict(TrainConfig(data="", out="")))
+    values |= flat(asdict(MotionShapes(set="same_look")), "motion_shapes.")
+    return dict(json.loads(json.dumps(values)))
+
+
+def figures_of(scores: Scores) -> dict[str, Any]:
+    """The figures of scores as a row keeps them."""
+    interval = accuracy_interval(scores)
+    bounds = {
+        "low": interval.low,
+        "high": interval.high,
+        "level": interval.level,
+        "units": interval.units,
+        "method": interval.method,
+    }
+    figures = summary(scores)
+    return {**figures, "interval": bounds if figures["videos"] else None}
+
+
+def streams_of(scores: Scores) -> dict[str, dict[str, Any]]:
+    """The figures of each stream's votes alone; nothing where there is one stream only."""
+    if len(scores.streams) < 2:
+        return {}
+    return {stream: figures_of(one_stream(scores, stream)) for stream in scores.streams}
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """The fields of a row that say where its figures come from."""
+    return {"versions": _versions(), "machine": machine(), "date": _now(), "command": command}
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how many cores of it can be used, and the GPU if there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": _processor(Path("/proc/cpuinfo")), "cores": cores, "gpu": gpu}
+
+
+def _processor(listing: Path) -> str:
+    try:
+        lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:  # opencv goes by several names
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def chosen(asked: TrainConfig, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``asked`` left open and a run chose, without paths."""
+    left_open = {key for key, value in flat(asdict(asked)).items() if value is None}
+    paths = {"flow.store", "videos", "init"}
+    return {
+        key: value
+        for key, value in flat(resolved).items()
+        if key in left_open and key not in paths and value is not None
+    }

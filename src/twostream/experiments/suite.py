@@ -1,0 +1,332 @@
+"""A suite: variants x seeds x splits of training runs, declared in one YAML file and checked whole when it is read.
+
+.. code-block:: yaml
+
+    name: two_streams                  # of its folder
+    title: Each stream alone, and both
+    data: ../shared/data/my_videos     # or {motion_shapes: {set: conjunction, ...}}; or left open, for --data
+    base: {size: 112, optim: {lr: 1e-3}}            # any keys of `twostream train --config`
+    variants:                          # what differs from the base, by name
+      spatial: {model: spatial_resnet18}
+      late: {model: two_stream_resnet18}
+      longer: {after: late, trainer: {epochs: 20}}  # starts from late's run of the same seed and split
+    seeds: [0, 1]
+    splits: [1, 2, 3]
+    protocol: 25-step
+    baseline: late                     # the variant that the others are compared with
+    streams: true                      # each stream's votes alone as lines of their own
+    references: [chance, clip_shape]   # what needs no video content
+
+Suites that come with the package are known by name.
+"""
+
+import difflib
+import hashlib
+import importlib.resources
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from twostream.data.motion_shapes import Settings, settings_for
+from twostream.errors import TwostreamError, UsageError
+from twostream.evaluation.protocols import get_protocol
+from twostream.experiments.schema import SuiteError, build, keys_of, merged, read_yaml
+from twostream.models import create_model
+from twostream.training.config import TrainConfig
+
+Reference = Literal["chance", "clip_shape", "ceiling"]
+
+# Where files lie and how many processes work changes no figure; paths would also tie a row to one machine.
+_NO_MATTER = {
+    "data",
+    "out",
+    "videos",
+    "flow.store",
+    "flow.workers",
+    "trainer.loader_workers",
+    "trainer.checkpoint_seconds",
+    "trainer.tensorboard",
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionShapes:
+    """Diagnostic videos that a suite generates on the way; the fields are the arguments of ``motion_shapes.generate``.
+
+    They have the same ``seed`` in all rows, so that rows of different seeds are tested on the same videos.
+    """
+
+    set: str
+    train: int = 200
+    val: int = 0
+    test: int = 100
+    seed: int = 0
+    size: int = 128
+    frames: int | None = None
+    difficulty: float = 0.5
+    classes: int | None = None
+
+    def __post_init__(self) -> None:
+        self.settings()
+
+    def settings(self) -> Settings:
+        """What the pictures depend on.
+
+        Raises:
+            UsageError: a value that the set does not have.
+        """
+        return settings_for(
+            self.set,
+            seed=self.seed,
+            size=self.size,
+            frames=self.frames,
+            difficulty=self.difficulty,
+            classes=self.classes,
+        )
+
+    @property
+    def name(self) -> str:
+        """The set with what differs from the defaults: ``conjunction-train400-size96``; names a folder."""
+        other = [f for f in fields(self)[1:] if getattr(self, f.name) != f.default]
+        return "-".join([self.set, *(f"{f.name}{getattr(self, f.name)}" for f in other)])
+
+
+@dataclass(frozen=True, eq=False)  # its dictionaries cannot be hashed; a row is itself
+class Row:
+    """One training run of a suite.
+
+    Attributes:
+        variant, seed, split: its place in the suite.
+        data: a path, videos to be generated, or None where the suite leaves it open and none was named.
+        config: how it is trained; ``data`` and ``out`` are filled in when it is run.
+        protocol: how it is judged.
+        after: the row whose weights it starts from.
+    """
+
+    variant: str
+    seed: int
+    split: str
+    data: "str | MotionShapes | None"
+    config: TrainConfig
+    protocol: str
+    after: "Row | None" = None
+
+    @property
+    def name(self) -> str:
+        """``late-seed0-split1``, the name of its file."""
+        return f"{self.variant}-seed{self.seed}-split{self.split}"
+
+    @property
+    def run_name(self) -> str:
+        """The name of its run folder: another configuration gets another folder, so that neither is lost."""
+        return f"{self.name}-{self.digest[:8]}"
+
+    @property
+    def data_name(self) -> str | None:
+        """What its data are called in tables and files: the folder's name, whatever machine it is on."""
+        return data_name(self.data)
+
+    def asked(self) -> dict[str, Any]:
+        """All that its figures depend on, as asked for, by dotted key."""
+        asked = {key: value for key, value in flat(asdict(self.config)).items() if key not in _NO_MATTER}
+        asked |= {"data": self.data_name, "protocol": self.protocol}
+        if isinstance(self.data, MotionShapes):
+            asked |= flat(asdict(self.data), "motion_shapes.")
+        if self.after is not None:
+            asked |= {"after.variant": self.after.variant} | flat(self.after.asked(), "after.")
+        # As it comes back from a file.
+        return dict(json.loads(json.dumps(asked)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was asked."""
+        return hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What a suite's file says.
+
+    Attributes:
+        name: of its folder.
+        title: of its table.
+        variants: by name, the keys that differ from ``base``; besides those of a training run ``data``, and ``after``:
+            the variant whose run of the same seed and split it starts from.
+        data: a path, videos to be generated, or None: named on the command line.
+        base: keys of a training run that all variants share.
+        seeds, splits: every variant is run on each pair of them.
+        protocol: how runs are judged.
+        baseline: the variant that the others are compared with.
+        streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
+        references: what is put beside the rows: ``chance``; ``clip_shape``, a linear model on width, height and frame
+            count; ``ceiling``, the best that any two streams can reach on generated videos.
+        source: the name or path it was loaded by.
+        open_data: the file left the data to the command line.
+    """
+
+    name: str
+    title: str
+    variants: dict[str, dict[str, Any]]
+    data: str | MotionShapes | None = None
+    base: dict[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    splits: tuple[int, ...] = (1,)
+    protocol: str = "25-step"
+    baseline: str | None = None
+    streams: bool = False
+    references: tuple[Reference, ...] = ()
+    source: str
+    open_data: bool
+
+    @classmethod
+    def load(cls, suite: Path | str, *, data: Path | str | None = None) -> "Suite":
+        """Read a suite and check all of its rows.
+
+        Args:
+            suite: a YAML file, or the name of a suite of the package.
+            data: data set, where the suite leaves it open.
+
+        Raises:
+            UsageError: no such suite, or ``data`` for a suite that names its own.
+            SuiteError: what the file says cannot be run; names the file and the key.
+        """
+        path = find_suite(str(suite))
+        values = read_yaml(path)
+        open_data = values.get("data") is None
+        if data is not None and not open_data:
+            raise UsageError(f"{path} names its own data; --data is for suites that leave them open")
+        values["data"] = str(data) if data is not None else _source_of_videos(values.get("data"), f"{path}: data")
+        given = {"data": values.pop("data"), "source": str(suite), "open_data": open_data}
+        read = build(cls, values, str(path), given=given)
+        read._check()
+        return read
+
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, variant by variant, seed by seed, split by split.
+
+        Raises:
+            SuiteError: keys of a variant that no training run has, or values that do not fit.
+        """
+        rows: dict[tuple[str, int, int], Row] = {}
+        for variant, seed, split in itertools.product(self.variants, self.seeds, self.splits):
+            place = f"{self.source}: variants.{variant}"
+            keys = dict(self.variants[variant])
+            after = keys.pop("after", None)
+            own = keys.pop("data", None)
+            values = merged(keys_of(self.base, f"{self.source}: base"), keys)
+            config = build(TrainConfig, values, place, given={"data": "", "out": "", "seed": seed, "split": split})
+            if after is not None and (after, seed, split) not in rows:
+                raise SuiteError(f"{place}: after must name an earlier variant, got {after!r}")
+            if after is not None and config.init:
+                raise SuiteError(f"{place}: after and init both say where the weights come from; give one")
+            rows[variant, seed, split] = Row(
+                variant=variant,
+                seed=seed,
+                split=str(split),
+                data=self.data if own is None else _source_of_videos(own, f"{place}: data"),
+                config=config,
+                protocol=self.protocol,
+                after=None if after is None else rows[after, seed, split],
+            )
+        return tuple(rows.values())
+
+    def data_sets(self) -> dict[str | None, "str | MotionShapes | None"]:
+        """The distinct data of all rows by name, in order."""
+        return {row.data_name: row.data for row in self.rows()}
+
+    def command(self, variant: str | None = None) -> str:
+        """The command that makes the rows, of one variant or all."""
+        data = f" --data {data_name(self.data) or 'DATA'}" if self.open_data else ""
+        return f"twostream reproduce {self.source}{data}" + (f" --only {variant}" if variant else "")
+
+    def _check(self) -> None:
+        path = self.source
+        for key, names in (("name", [self.name]), ("variants", list(self.variants))):
+            for name in names:
+                if not _NAME.fullmatch(name):
+                    raise SuiteError(f"{path}: {key}: {name!r} names files; letters, digits and _ . + - only")
+        for key in ("variants", "seeds", "splits"):
+            values = list(getattr(self, key))
+            if not values:
+                raise SuiteError(f"{path}: {key} is empty, so there is nothing to run")
+            if len(set(values)) < len(values):
+                raise SuiteError(f"{path}: {key} names one of {values} twice")
+        if self.baseline is not None and self.baseline not in self.variants:
+            near = difflib.get_close_matches(self.baseline, self.variants, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(self.variants)}"
+            raise SuiteError(f"{path}: baseline: no variant is called {self.baseline!r}{hint}")
+        try:
+            get_protocol(self.protocol)
+        except UsageError as error:
+            raise SuiteError(f"{path}: protocol: {error}") from error
+        # By itself first: a mistake in it is not the first variant's.
+        build(TrainConfig, self.base, f"{path}: base", given={"data": "", "out": "", "seed": 0, "split": 1})
+        for row in self.rows():
+            if isinstance(row.data, MotionShapes) and row.split != "1":
+                raise SuiteError(f"{path}: splits: generated videos have split 1 only, got {list(self.splits)}")
+        for row in {row.variant: row for row in self.rows()}.values():
+            try:
+                with torch.device("meta"):  # shapes without memory
+                    create_model(row.config.model, num_classes=2, **row.config.model_args)
+            except TwostreamError as error:
+                raise SuiteError(f"{path}: variants.{row.variant}: {error}") from error
+
+
+def find_suite(suite: str) -> Path:
+    """The file of a suite given by path or name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if Path(suite).is_file():
+        return Path(suite)
+    shipped = shipped_suites()
+    if suite in shipped:
+        return shipped[suite]
+    near = difflib.get_close_matches(suite, shipped, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"{suite!r} is neither a file nor the name of a suite; {hint}The suites are {', '.join(shipped)}")
+
+
+def shipped_suites() -> dict[str, Path]:
+    """The suites that come with the package, by name."""
+    folder = Path(str(importlib.resources.files("twostream.experiments"))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def data_name(data: "str | MotionShapes | None") -> str | None:
+    """What data are called in tables and files; None where they are not known."""
+    if isinstance(data, MotionShapes):
+        return data.name
+    return None if data is None else Path(data).resolve().name
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _source_of_videos(value: Any, place: str) -> "str | MotionShapes | None":
+    """``data:`` of a file: a path, or ``{motion_shapes: {...}}``."""
+    if value is None or isinstance(value, str):
+        return value
+    keys = keys_of(value, place)
+    if set(keys) != {"motion_shapes"}:
+        raise SuiteError(f"{place} is a path or {{motion_shapes: {{set: NAME, ...}}}}, got {value!r}")
+    return build(MotionShapes, keys["motion_shapes"], f"{place}.motion_shapes")
+
+
+__all__ = ["MotionShapes", "Reference", "Row", "Suite", "SuiteError", "find_suite", "shipped_suites"]

@@ -1,0 +1,343 @@
+"""One table from the rows that are there: a line a variant, and a stream where asked, over the splits."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from twostream.clip import Scores, ScoresError
+from twostream.evaluation.metrics import merged_logits, one_stream
+from twostream.evaluation.statistics import compare
+from twostream.experiments.rows import Finished, SuiteFolder, changes
+from twostream.experiments.schema import SuiteError
+from twostream.experiments.suite import MotionShapes, Row, Suite
+from twostream.units import seconds_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """A line against the baseline on the videos that both were judged on.
+
+    Attributes:
+        difference, low, high: of top-1, with its 95 % interval.
+        method: what was resampled: groups where the data know them, each with its videos in all seeds and splits.
+        pairs: rows that both have, of the same seed and split.
+    """
+
+    difference: float
+    low: float
+    high: float
+    method: str
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of the table.
+
+    Attributes:
+        variant: its name, or that of the reference.
+        stream: None for the whole answer, or the stream whose votes alone are judged.
+        data: what the data are called.
+        reference: whether it is one.
+        splits: top-1 by split, mean over the seeds that are there; None where none is.
+        top1, mean_class: mean over the splits that are there.
+        spread: standard deviation of top-1, ``spread_over`` "seeds" (of the mean over splits) or, with one seed,
+            "splits".
+        rows, of: how many rows are there, and how many belong there.
+        versus: against the baseline, where the scores of both are on this machine.
+    """
+
+    variant: str
+    stream: str | None
+    data: str | None
+    reference: bool
+    splits: dict[str, float | None]
+    top1: float | None
+    mean_class: float | None
+    spread: float | None
+    spread_over: str | None
+    rows: int
+    of: int
+    versus: Versus | None = None
+
+    @property
+    def label(self) -> str:
+        """Variant and stream as the table shows them."""
+        name = self.variant.replace("_", " ") if self.reference else self.variant
+        return name if self.stream is None else f"{name}, {self.stream} alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All lines, and what has to be said about them."""
+
+    suite: Suite
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def make_table(suite: Suite, out: Path) -> Table:
+    """Read the rows that are there.
+
+    Rows of another configuration than the suite's are left out, and a note says so.
+
+    Raises:
+        SuiteError: the file of a row is damaged, or the data are left open and the rows are on several.
+    """
+    folder = SuiteFolder(suite, out)
+    there: dict[Row, Finished] = {}
+    notes: list[str] = []
+    rows = suite.rows()
+    for row in rows:
+        finished = folder.finished(row)
+        if finished is None:
+            continue
+        if different := changes(finished, row):
+            notes.append(f"left out: {row.name}, made with another configuration ({'; '.join(different)})")
+            continue
+        there[row] = finished
+    lines: list[Line] = []
+    for data, of_data in _by_data(folder, rows, there).items():
+        lines += _references(folder, data, of_data)
+        for variant in dict.fromkeys(row.variant for row in of_data):
+            own = {row: there.get(row) for row in of_data if row.variant == variant}
+            for stream in _streams(suite, own):
+                line = _line(own, variant, stream, data)
+                versus = _versus(folder, of_data, there, own, stream, notes)
+                lines.append(replace(line, versus=versus))
+    notes += _made_by(list(there.values()), len(rows))
+    return Table(suite=suite, lines=tuple(lines), notes=tuple(notes))
+
+
+def table_json(suite: Suite, out: Path) -> dict[str, Any]:
+    """The table for machines."""
+    table = make_table(suite, out)
+    return {
+        "suite": suite.name,
+        "title": suite.title,
+        "protocol": suite.protocol,
+        "baseline": suite.baseline,
+        "seeds": list(suite.seeds),
+        "splits": [str(split) for split in suite.splits],
+        "lines": [asdict(line) for line in table.lines],
+        "notes": list(table.notes),
+        "command": suite.command(),
+    }
+
+
+def table_markdown(suite: Suite, out: Path) -> str:
+    """The table for people."""
+    table = make_table(suite, out)
+    several = len({line.data for line in table.lines}) > 1
+    splits = [str(split) for split in suite.splits]
+    compared = any(line.versus for line in table.lines)
+    header = ["", *(["data"] if several else []), *(f"split {split}" for split in splits)]
+    header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "rows"]
+    header += [f"against {suite.baseline}"] if compared else []
+    shown = _short_names(suite)
+    grid = [header, ["---", *("---:" for _ in header[1:])]]
+    for line in table.lines:
+        cells = [f"*{line.label}*" if line.reference else line.label]
+        cells += [shown.get(line.data, line.data or "")] if several else []
+        cells += [_number(line.splits.get(split), "missing") for split in splits]
+        cells += [_number(line.top1, "")] if len(splits) > 1 else []
+        cells += ["" if line.spread is None else f"± {line.spread:.3f} over {line.spread_over}"]
+        cells += [_number(line.mean_class, ""), "" if line.reference else f"{line.rows} of {line.of}"]
+        cells += [_versus_text(line.versus)] if compared else []
+        grid.append(cells)
+    explained = [f"Top-1 on the test videos by the protocol {suite.protocol}" + _over_seeds(suite) + "."]
+    if compared:
+        explained.append("Differences with their 95 % interval.")
+    text = [f"### {suite.title}", "", " ".join(explained), ""]
+    text += ["| " + " | ".join(cells) + " |" for cells in grid]
+    return "\n".join([*text, "", *(f"- {note}" for note in (*table.notes, f"made by `{suite.command()}`"))])
+
+
+def _over_seeds(suite: Suite) -> str:
+    return f", mean over {len(suite.seeds)} seeds" if len(suite.seeds) > 1 else ""
+
+
+def _number(value: float | None, absent: str) -> str:
+    return absent if value is None else f"{value:.3f}"
+
+
+def _versus_text(versus: Versus | None) -> str:
+    if versus is None:
+        return ""
+    return f"{versus.difference:+.3f} ({versus.low:+.3f} to {versus.high:+.3f})"
+
+
+def _short_names(suite: Suite) -> dict[str | None, str]:
+    """Generated data by the set's name alone, where that says which."""
+    data = suite.data_sets()
+    sets = [shapes.set for shapes in data.values() if isinstance(shapes, MotionShapes)]
+    return {
+        name: shapes.set
+        for name, shapes in data.items()
+        if isinstance(shapes, MotionShapes) and sets.count(shapes.set) == 1
+    }
+
+
+def _by_data(folder: SuiteFolder, rows: Sequence[Row], there: Mapping[Row, Finished]) -> dict[str | None, list[Row]]:
+    """Rows by what their data are called; where the suite leaves that open, the files know."""
+    files = sorted((folder.path / "references").glob("*.json"))
+    made = [*there.values(), *(reference for file in files if (reference := Finished.load(file)))]
+    names = list(dict.fromkeys(finished.data for finished in made))
+    if len(names) > 1 and any(row.data is None for row in rows):
+        raise SuiteError(f"{folder.path} has rows on {' and on '.join(names)}; say which with --data")
+    known = names[0] if names else None
+    grouped: dict[str | None, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.data_name or known, []).append(row)
+    return grouped
+
+
+def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row]) -> Iterator[Line]:
+    splits = list(dict.fromkeys(row.split for row in rows))
+    for reference in folder.suite.references:
+        found = {s: Finished.load(folder.reference_file(reference, str(data), s)) for s in splits}
+        there = [finished for finished in found.values() if finished]
+        if not there:
+            continue
+        streams = [None, *(there[0].streams if folder.suite.streams else ())]
+        for stream in streams:
+            figures = _figures(stream)
+            means = {s: figures(finished)["top1"] if finished else None for s, finished in found.items()}
+            of_class = [figures(finished).get("mean_class") for finished in there]
+            yield Line(
+                variant=reference,
+                stream=stream,
+                data=data,
+                reference=True,
+                splits=means,
+                top1=_mean(means.values()),
+                mean_class=_mean(of_class),
+                spread=None,
+                spread_over=None,
+                rows=len(there),
+                of=len(splits),
+            )
+
+
+def _streams(suite: Suite, own: Mapping[Row, Finished | None]) -> list[str | None]:
+    """The whole answer, then each stream that a finished row knows."""
+    streams = {stream: None for finished in own.values() if finished for stream in finished.streams}
+    return [None, *(streams if suite.streams else ())]
+
+
+def _figures(stream: str | None) -> Callable[[Finished], dict[str, Any]]:
+    return lambda finished: finished.figures if stream is None else finished.streams[stream]
+
+
+def _line(own: Mapping[Row, Finished | None], variant: str, stream: str | None, data: str | None) -> Line:
+    figures = _figures(stream)
+    there = {row: figures(finished) for row, finished in own.items() if finished}
+    splits = list(dict.fromkeys(row.split for row in own))
+
+    def by_split(key: str) -> dict[str, float | None]:
+        return {s: _mean(values[key] for row, values in there.items() if row.split == s) for s in splits}
+
+    means = by_split("top1")
+    # Only seeds that saw all splits can be compared with each other.
+    seeds = {
+        seed: [values["top1"] for row, values in there.items() if row.seed == seed]
+        for seed in dict.fromkeys(row.seed for row in there)
+    }
+    whole = [fmean(values) for values in seeds.values() if len(values) == len(splits)]
+    one_seed = [value for value in means.values() if value is not None]
+    spread, over = None, None
+    if len(whole) > 1:
+        spread, over = stdev(whole), "seeds"
+    elif len(seeds) == 1 and len(one_seed) > 1:
+        spread, over = stdev(one_seed), "splits"
+    return Line(
+        variant=variant,
+        stream=stream,
+        data=data,
+        reference=False,
+        splits=means,
+        top1=_mean(means.values()),
+        mean_class=_mean(by_split("mean_class").values()),
+        spread=spread,
+        spread_over=over,
+        rows=len(there),
+        of=len(own),
+    )
+
+
+def _mean(values: Any) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None
+
+
+def _versus(
+    folder: SuiteFolder,
+    of_data: Sequence[Row],
+    there: Mapping[Row, Finished],
+    own: Mapping[Row, Finished | None],
+    stream: str | None,
+    notes: list[str],
+) -> Versus | None:
+    """The comparison with the baseline's rows of the same data, seed and split."""
+    baseline = {(r.seed, r.split): r for r in of_data if r.variant == folder.suite.baseline and r in there}
+    mine = {(r.seed, r.split): r for r in own if r in there}
+    # The baseline is not compared with itself, but its streams are.
+    if stream is None and set(baseline.values()) & set(mine.values()):
+        return None
+    firsts, seconds = [], []
+    for place in baseline.keys() & mine.keys():
+        files = [_scores_file(folder, there[r]) for r in (baseline[place], mine[place])]
+        if not all(file.is_file() for file in files):
+            continue
+        first, second = (Scores.load(file) for file in files)
+        firsts.append((place, first))
+        seconds.append((place, second if stream is None else one_stream(second, stream)))
+    if not firsts:
+        return None
+    try:
+        found = compare(_joined(firsts), _joined(seconds))
+    except ScoresError as error:
+        notes.append(f"not compared with the baseline: {next(iter(mine.values())).variant} ({error})")
+        return None
+    return Versus(difference=found.difference, low=found.low, high=found.high, method=found.method, pairs=len(firsts))
+
+
+def _scores_file(folder: SuiteFolder, finished: Finished) -> Path:
+    return folder.path / str(finished.scores_file)
+
+
+def _joined(parts: Sequence[tuple[tuple[int, str], Scores]]) -> Scores:
+    """The scores of several seeds and splits as one.
+
+    A group, or a video that has none, keeps its name: in however many of them it stands, it is resampled as one.
+    """
+    return Scores(
+        logits=np.concatenate([merged_logits(scores)[:, None, None] for _, scores in parts]).astype(np.float32),
+        labels=np.concatenate([scores.labels for _, scores in parts]),
+        videos=tuple(f"seed{seed}-split{split}/{video}" for (seed, split), s in parts for video in s.videos),
+        groups=tuple(
+            group or video for _, scores in parts for group, video in zip(scores.groups, scores.videos, strict=True)
+        ),
+        classes=parts[0][1].classes,
+        votes=(("merged", 1),),
+    )
+
+
+def _made_by(there: Sequence[Finished], rows: int) -> Iterator[str]:
+    """How much of the suite is there, how long it took, on what and with what."""
+    if not there:
+        yield f"0 of {rows} rows are finished"
+        return
+    took = sum(finished.cost["seconds"] for finished in there)
+    machines = dict.fromkeys(f"{f.machine['gpu'] or f.machine['cpu']} ({f.machine['cores']} cores)" for f in there)
+    dates = sorted(finished.date[:10] for finished in there)
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    versions = dict.fromkeys(f"twostream {f.versions['twostream']}, torch {f.versions['torch']}" for f in there)
+    yield (
+        f"{len(there)} of {rows} rows are finished, in {seconds_text(took)} on {' and '.join(machines)}, {when}, "
+        f"with {' and '.join(versions)}"
+    )
