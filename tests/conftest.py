@@ -40,7 +40,7 @@ def tiny_config(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
         flow=FlowConfig(store=str(folder / "flow"), workers=1),
         optim=OptimConfig(batch_size=4),
         trainer=TrainerConfig(
-            epochs=3, accelerator="cpu", precision="32-true", tensorboard=False, checkpoint_seconds=0.0
+            epochs=3, repeats=1, accelerator="cpu", precision="32-true", tensorboard=False, checkpoint_seconds=0.0
         ),
     )
 

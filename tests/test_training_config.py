@@ -43,14 +43,16 @@ def test_what_is_given_is_kept() -> None:
         size=64,
         flow=FlowConfig(estimator="farneback", resize=80, workers=3),
         optim=OptimConfig(optimizer="sgd", lr=0.5, weight_decay=0.0, batch_size=2),
-        trainer=TrainerConfig(epochs=7, precision="32-true", keep="best", loader_workers=5),
+        trainer=TrainerConfig(epochs=7, repeats=2, precision="32-true", keep="best", loader_workers=5),
     )
     assert resolve(given, machine=SERVER, clips=100, validation=0, pretrained=False) == given
 
 
-def test_repeats_share_the_passes() -> None:
-    config = replace(PLAIN, trainer=TrainerConfig(repeats=8))
-    assert resolve(config, machine=LAPTOP, clips=80, validation=0, pretrained=False).trainer.epochs == 8
+def test_short_lists_are_drawn_from_more_often() -> None:
+    def repeats(clips: int) -> int | None:
+        return resolve(PLAIN, machine=LAPTOP, clips=clips, validation=0, pretrained=False).trainer.repeats
+
+    assert [repeats(clips) for clips in (8, 72, 400, 9537)] == [50, 6, 1, 1]
 
 
 def test_this_machine_can_be_looked_at() -> None:

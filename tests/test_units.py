@@ -39,3 +39,7 @@ def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
 )
 def test_sizes_read_as_people_say_them(count: float, text: str) -> None:
     assert bytes_text(count) == text
+
+
+def test_what_cannot_be_told_is_unknown() -> None:
+    assert bytes_text(float("nan")) == seconds_text(float("nan")) == "unknown"

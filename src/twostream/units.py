@@ -17,6 +17,8 @@ def seconds_text(seconds: float) -> str:
 
 def bytes_text(count: float) -> str:
     """A size for people: ``"512 B"``, ``"3.4 MB"`` (decimal units, as disks are sold)."""
+    if not math.isfinite(count):
+        return "unknown"
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

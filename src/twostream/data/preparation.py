@@ -1,4 +1,4 @@
-"""Before anything is learned or judged: every video is read once and its flow stored; what fails is counted and named."""
+"""Before anything is learned or judged, every video is read once and its flow stored; failures are counted and named."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence

@@ -58,7 +58,7 @@ class EpochTable(Callback):
         self.rows: list[dict[str, str]] = []
         self._started = time.monotonic()
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the rows of the epochs that an earlier sitting finished."""
         del pl_module
         if self.path.exists():

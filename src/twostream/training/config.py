@@ -13,7 +13,7 @@ import yaml
 from twostream.data.transforms import Augment
 from twostream.errors import UsageError
 
-# Below this many training clips the networks see each clip more often, and are regularised harder.
+# Below this many training clips batches are small and epochs many.
 SMALL_DATA = 1000
 
 
@@ -81,7 +81,7 @@ class TrainerConfig:
 
     Attributes:
         epochs: passes over the training list; None: by the size of the data.
-        repeats: clips drawn from every video per epoch.
+        repeats: clips drawn from every video per epoch; None: as many as make 400 clips of the training list.
         precision: 32-true, bf16-mixed or 16-mixed; None: the fastest that trains well on this device.
         accelerator, devices, strategy, num_nodes: as in Lightning; torchrun works too.
         loader_workers: processes that read clips; None: by the device.
@@ -93,7 +93,7 @@ class TrainerConfig:
     """
 
     epochs: int | None = None
-    repeats: int = 1
+    repeats: int | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
     accelerator: str = "auto"
     devices: int | str = "auto"
@@ -162,7 +162,12 @@ class TrainConfig:
                 self.trainer.epochs,
                 "at least 1",
             ),
-            (self.trainer.repeats >= 1, "trainer.repeats", self.trainer.repeats, "at least 1"),
+            (
+                self.trainer.repeats is None or self.trainer.repeats >= 1,
+                "trainer.repeats",
+                self.trainer.repeats,
+                "at least 1",
+            ),
             (
                 self.trainer.early_stopping is None or self.trainer.early_stopping >= 1,
                 "trainer.early_stopping",
@@ -255,8 +260,6 @@ def resolve(config: TrainConfig, *, machine: Machine, clips: int, validation: in
     on_cpu = machine.accelerator == "cpu"
     optimizer = config.optim.optimizer or ("sgd" if pretrained else "adamw")
     size = config.size or (112 if on_cpu else 224)
-    passes = config.trainer.repeats
-    epochs = config.trainer.epochs or max(1, (_epochs(clips) + passes - 1) // passes)
     precision = config.trainer.precision
     if precision is None:
         precision = "bf16-mixed" if machine.fast_bf16 else "16-mixed" if machine.accelerator == "cuda" else "32-true"
@@ -281,7 +284,9 @@ def resolve(config: TrainConfig, *, machine: Machine, clips: int, validation: in
         ),
         trainer=replace(
             config.trainer,
-            epochs=epochs,
+            epochs=config.trainer.epochs or _epochs(clips),
+            # A clip shows a third of a second: a short list must be drawn from often before the networks have seen it.
+            repeats=config.trainer.repeats or max(1, round(400 / max(1, clips))),
             precision=precision,
             loader_workers=(0 if on_cpu and machine.cores <= 2 else min(8, machine.cores - 1))
             if config.trainer.loader_workers is None
@@ -292,7 +297,6 @@ def resolve(config: TrainConfig, *, machine: Machine, clips: int, validation: in
 
 
 def _epochs(clips: int) -> int:
-    # Small sets are passed more often: about 5,000 clips seen at the least, 60 passes at the most.
     if clips < SMALL_DATA:
         return 60
     return 30 if clips < 20_000 else 15

@@ -47,15 +47,15 @@ class ClipModule(L.LightningDataModule):
         sampler = EpochSampler(
             len(self.train_clips),
             seed=self.config.seed,
-            repeats=self.config.trainer.repeats,
+            repeats=self.config.trainer.repeats or 1,
             rank=rank,
             world_size=world,
         )
         return self._loader(self.train_clips, sampler)
 
-    def val_dataloader(self) -> DataLoader[Clip] | list[DataLoader[Clip]]:
-        """The held-out clips in their order; no loader where nothing is held out."""
-        return self._loader(self.val_clips, None) if len(self.val_clips) else []
+    def val_dataloader(self) -> DataLoader[Clip]:
+        """The held-out clips in their order; the trainer asks for them only where there are any."""
+        return self._loader(self.val_clips, None)
 
     def _loader(self, clips: VideoDataset, sampler: EpochSampler | None) -> DataLoader[Clip]:
         workers = self.config.trainer.loader_workers or 0

@@ -230,7 +230,7 @@ def choices_line(config: TrainConfig, machine: Machine) -> str:
         f"on {machine.accelerator} ({machine.cores} cores): {config.model}, {config.size} px crops from short side "
         f"{config.flow.resize}, {trainer.epochs} epochs, batches of {optim.batch_size}"
         + (f" x {optim.accumulate}" if optim.accumulate > 1 else "")
-        + f", {optim.optimizer} at {optim.lr:g} ({optim.schedule}), {trainer.precision}, {trainer.keep} weights kept"
+        + f" ({trainer.repeats} clips a video and epoch), {optim.optimizer} at {optim.lr:g} ({optim.schedule}), {trainer.precision}, {trainer.keep} weights kept"
     )
 
 
@@ -288,20 +288,20 @@ def first_rank_first() -> Iterator[None]:
 
     Lightning's own launcher starts the other processes only after the preparation, so there is nothing to wait for.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    environment = os.environ
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(environment["WORLD_SIZE"]) == 1:
         yield
         return
-    # Preparing a large collection can take days.
-    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
-    first = torch.distributed.get_rank() == 0
-    try:
-        if not first:
-            torch.distributed.barrier()
-        yield
-        if first:
-            torch.distributed.barrier()
-    finally:
-        torch.distributed.destroy_process_group()
+    # torchrun's own store, which outlives what Lightning builds on it; a process group cannot be made twice there.
+    store = torch.distributed.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
+    key = f"twostream/prepared/{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    first = int(environment["RANK"]) == 0
+    if not first:
+        # Preparing a large collection can take days.
+        store.wait([key], timedelta(days=30))
+    yield
+    if first:
+        store.set(key, "done")
 
 
 def fit(
@@ -322,30 +322,9 @@ def fit(
         store=store,
         classes=annotations.classes,
     )
-    validates = bool(annotations.parts["val"])
     options = config.trainer
-    callbacks: list[Callback] = [
-        LastCheckpoint(run.checkpoint_file, options.checkpoint_seconds),
-        EpochTable(run.metrics_file),
-        EpochLines(say),
-    ]
-    best = ModelCheckpoint(
-        run.checkpoint_file.parent,
-        filename="best",
-        monitor="val_loss",
-        save_weights_only=True,
-        enable_version_counter=False,
-    )
-    if validates and (options.keep == "best" or options.early_stopping):
-        # Before LastCheckpoint, so that the state it saves knows the best of this epoch.
-        callbacks.insert(0, best)
-    if options.early_stopping:
-        if not validates:
-            raise TrainingError(
-                "--trainer.early_stopping needs held-out clips, and there are none: the data names none and "
-                "--val_fraction is 0"
-            )
-        callbacks.insert(0, EarlyStopping("val_loss", patience=options.early_stopping, check_finite=False))
+    callbacks = callbacks_for(run, config, validates=bool(annotations.parts["val"]), say=say)
+    best = next((callback for callback in callbacks if isinstance(callback, ModelCheckpoint)), None)
     recognizer = Recognizer(model, config.optim, seed=config.seed)
     with _quiet_lightning():
         trainer = L.Trainer(
@@ -360,12 +339,13 @@ def fit(
             callbacks=callbacks,
             logger=TensorBoardLogger(run.path, name="", version="tensorboard") if options.tensorboard else False,
             plugins=[AtomicCheckpointIO()],
-            enable_checkpointing=best in callbacks,
+            enable_checkpointing=best is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
             # The sampler deals clips to the ranks itself, so that its draws follow from (seed, epoch, index) alone.
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
+            limit_val_batches=1.0 if annotations.parts["val"] else 0,
             log_every_n_steps=1,
         )
         resumed = run.checkpoint_file if run.checkpoint_file.exists() else None
@@ -378,11 +358,37 @@ def fit(
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
-    if options.keep == "best" and validates:
+    if options.keep == "best" and best is not None:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         recognizer.load_state_dict(state)
         say(f"keeping the weights of the lowest held-out loss ({float(best.best_model_score or 0):.3f})")
     return trainer
+
+
+def callbacks_for(run: RunFolder, config: TrainConfig, *, validates: bool, say: Say) -> list[Callback]:
+    """What happens around the epochs, in the order in which Lightning calls it."""
+    options = config.trainer
+    callbacks: list[Callback] = []
+    if options.early_stopping:
+        if not validates:
+            raise TrainingError(
+                "--trainer.early_stopping needs held-out clips, and there are none: the data names none and "
+                "--val_fraction is 0"
+            )
+        callbacks.append(EarlyStopping("val_loss", patience=options.early_stopping, check_finite=False))
+    if validates and options.keep == "best":
+        callbacks.append(
+            ModelCheckpoint(
+                run.checkpoint_file.parent,
+                filename="best",
+                monitor="val_loss",
+                save_weights_only=True,
+                enable_version_counter=False,
+            )
+        )
+    # After the others, so that the state it saves knows what they decided in this epoch.
+    last = LastCheckpoint(run.checkpoint_file, options.checkpoint_seconds)
+    return [*callbacks, EpochTable(run.metrics_file), EpochLines(say), last]
 
 
 @contextmanager
@@ -396,6 +402,8 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # Advice on numbers of loader workers and logging intervals, which are chosen here with reasons.
             warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 still uses a name that torch 2.11 is about to drop.
+            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
