@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
         "weights": "none",
         "flow": {"workers": 1},
         "optim": {"batch_size": 4, "lr": "1e-3"},
-        "trainer": {"epochs": 1, "accelerator": "cpu", "precision": "32-true", "tensorboard": False},
+        "trainer": {"epochs": 1, "repeats": 1, "accelerator": "cpu", "precision": "32-true", "tensorboard": False},
     },
     "variants": {"late": {"model": "two_stream_resnet18"}},
     "protocol": "1-view",
