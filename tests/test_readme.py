@@ -23,7 +23,7 @@ QUICK = (
 )
 
 
-def tested_blocks() -> list[str]:
+def commands_to_test() -> list[str]:
     return re.findall(r"<!-- tested[^\n]*-->\n```sh\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -41,7 +41,7 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 def test_the_commands_of_the_readme_run(user_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for block in tested_blocks() for line in block.splitlines() if line.strip()]
+    lines = [line for block in commands_to_test() for line in block.splitlines() if line.strip()]
     assert len(lines) > 10
     for line in lines:
         program, *words = shlex.split(line, comments=True)

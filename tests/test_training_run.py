@@ -226,16 +226,15 @@ def test_single_streams_tsn_and_accumulation_train(tiny_config: TrainConfig, tmp
         assert result.run.finished, model
 
 
-def test_appearance_alone_needs_no_flow(tiny_config: TrainConfig, tmp_path: Path) -> None:
+def test_appearance_alone_reads_its_frames_from_a_store(tiny_config: TrainConfig, tmp_path: Path) -> None:
     config = replace(
         tiny_config,
         model="spatial_resnet18",
         out=str(tmp_path / "run"),
-        flow=replace(tiny_config.flow, store=str(tmp_path / "none")),
+        flow=replace(tiny_config.flow, store=str(tmp_path / "flow")),
     )
     run = train(with_trainer(config, epochs=1), say=quiet).run
-    assert not (tmp_path / "none").exists()
-    assert run.store() is None
+    assert run.store().settings.frames
     assert len(evaluate_run(run, protocol="1-view", say=quiet).scores) == 4
 
 

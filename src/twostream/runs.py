@@ -115,13 +115,10 @@ class RunFolder:
             raise RunError(f"{self.path}: training has not finished; the same `twostream train` command continues it")
         return load_model(self.model_folder)
 
-    def store(self) -> FlowStore | None:
-        """The flow store that training read; None for a network that reads no flow and had none."""
-        values = self.config()
-        flow = self.model().config["provenance"].get("flow")
-        if flow is None:
-            return None
-        return FlowStore(Path(values["flow"]["store"]), FlowSettings.from_dict(flow))
+    def store(self) -> FlowStore:
+        """The flow store that training read; where it has gone, one to be filled anew with the same settings."""
+        settings = FlowSettings.from_dict(self.model().config["provenance"]["flow"])
+        return FlowStore(Path(self.config()["flow"]["store"]), settings)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Before anything is learned or judged, every video is read once and its flow stored; failures are counted and named."""
+"""Before anything is learned or judged, every video is read once and its flow stored; failures are named."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -8,13 +8,11 @@ from pathlib import Path
 from twostream.clip import InputSpec
 from twostream.data.annotations import load_annotations
 from twostream.data.items import DataError, NoClassesError, VideoItem, first_few
-from twostream.data.reading import read_videos
 from twostream.data.sampling import ShortClips, frame_range, shortest
 from twostream.data.video_files import is_video_name, list_videos
 from twostream.flow.extract import Source, estimate, extract
 from twostream.flow.store import FlowStore
 from twostream.units import bytes_text, seconds_text
-from twostream.video import VideoError
 
 Progress = Callable[[int, int, str], None]
 
@@ -76,7 +74,7 @@ def announce(sources: Sequence[Source], store: FlowStore, *, workers: int, say: 
 def prepare(
     items: Sequence[VideoItem],
     spec: InputSpec,
-    store: FlowStore | None,
+    store: FlowStore,
     *,
     workers: int,
     short_clips: ShortClips,
@@ -84,12 +82,12 @@ def prepare(
     say: Callable[[str], None],
     progress: Progress | None = None,
 ) -> Readable:
-    """Store the flow of every item's video, or without a store decode it once, and drop what cannot be read.
+    """Store the flow of every item's video, and drop what cannot be read.
 
     Args:
         items: all that will be trained or tested on.
         spec: decides how short a clip may be.
-        store: where flow is kept; None for networks that read only appearance.
+        store: where flow is kept.
         workers: processes.
         short_clips: "refuse" makes a clip too short for one flow stack an error, "repeat" lets it pass.
         unreadable_share: share of unreadable videos above which this is an error.
@@ -100,23 +98,13 @@ def prepare(
         DataError: too many videos cannot be read, or clips are too short; names them.
     """
     sources = sources_of(items)
-    failed: dict[str, str] = {}
+    announce(sources, store, workers=workers, say=say)
+    failed = dict(extract(sources, store, workers=workers, progress=progress).failed)
     lengths: dict[str, tuple[float, int]] = {}
-    if store is not None:
-        announce(sources, store, workers=workers, say=say)
-        failed.update(extract(sources, store, workers=workers, progress=progress).failed)
-        for source in sources:
-            if source.name not in failed:
-                with store.open(source.name) as stored:
-                    lengths[source.name] = (stored.fps, stored.frame_count)
-    else:
-        found = read_videos([source.path for source in sources], workers=workers, progress=progress)
-        for source in sources:
-            info = found[source.path]
-            if isinstance(info, VideoError):
-                failed[source.name] = str(info)
-            else:
-                lengths[source.name] = (info.fps, info.frames)
+    for source in sources:
+        if source.name not in failed:
+            with store.open(source.name) as stored:
+                lengths[source.name] = (stored.fps, stored.frame_count)
     if failed:
         reasons = "\n".join(f"  {reason}" for reason in list(failed.values())[:10])
         reasons += f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""

@@ -72,10 +72,11 @@ class EpochTable(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row."""
+        # Asking for the metrics gathers them from all ranks, so every rank must ask.
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if not trainer.is_global_zero:
             return
         row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step)}
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics["lr"] = current_rate(pl_module)
         metrics["seconds"] = time.monotonic() - self._started
         row |= {name: f"{metrics[name]:.6g}" for name in self.COLUMNS if name in metrics}
@@ -119,6 +120,7 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the epoch's line."""
         del pl_module
+        metrics = trainer.callback_metrics  # gathered from all ranks, so every rank must ask
         if not trainer.is_global_zero:
             return
         if sys.stderr.isatty():
@@ -126,7 +128,7 @@ class EpochLines(Callback):
         done = trainer.current_epoch + 1 - self._first_epoch
         left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
         seconds = (time.monotonic() - self._began) / done
-        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}:", *metric_words(trainer.callback_metrics)]
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}:", *metric_words(metrics)]
         self.say(" ".join(parts) + f" | {seconds:.1f} s an epoch, {seconds_text(left * seconds)} left")
 
 

@@ -23,7 +23,7 @@ class ClipModule(L.LightningDataModule):
         *,
         train: Sequence[VideoItem],
         val: Sequence[VideoItem],
-        store: FlowStore | None,
+        store: FlowStore,
         classes: Sequence[str],
     ) -> None:
         super().__init__()

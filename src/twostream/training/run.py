@@ -14,11 +14,11 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public in torch's documentation
 
 from twostream.checkpoint import load_model, save_model, transfer
 from twostream.data.annotations import Annotations, load_annotations
@@ -89,7 +89,7 @@ def train(config: TrainConfig, *, say: Say = print, progress: Progress | None = 
         )
     )
     refuse_other_run(run, config)
-    store = open_store(config, model)
+    store = open_store(config)
     say(choices_line(config, machine))
     with first_rank_first():
         # Written first: a folder that cannot be written to is found before hours of work.
@@ -121,7 +121,7 @@ def train(config: TrainConfig, *, say: Say = print, progress: Progress | None = 
             "split": str(config.split),
             "short_clips": config.short_clips,
             "no_flip": list(config.no_flip),
-            "flow": None if store is None else store.settings.to_dict(),
+            "flow": store.settings.to_dict(),
         }
         save_model(run.model_folder, model, classes=annotations.classes, provenance=provenance)
         say(f"trained {config.model} for {trainer.current_epoch} epochs in {seconds_text(seconds)}: {run.model_folder}")
@@ -230,7 +230,8 @@ def choices_line(config: TrainConfig, machine: Machine) -> str:
         f"on {machine.accelerator} ({machine.cores} cores): {config.model}, {config.size} px crops from short side "
         f"{config.flow.resize}, {trainer.epochs} epochs, batches of {optim.batch_size}"
         + (f" x {optim.accumulate}" if optim.accumulate > 1 else "")
-        + f" ({trainer.repeats} clips a video and epoch), {optim.optimizer} at {optim.lr:g} ({optim.schedule}), {trainer.precision}, {trainer.keep} weights kept"
+        + f" ({trainer.repeats} clips a video and epoch), {optim.optimizer} at {optim.lr:g} ({optim.schedule}), "
+        f"{trainer.precision}, {trainer.keep} weights kept"
     )
 
 
@@ -265,18 +266,19 @@ def _comparable(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def open_store(config: TrainConfig, model: VideoModel) -> FlowStore | None:
-    """The flow store of the run; None for a network that reads no flow, unless a store was named."""
+def open_store(config: TrainConfig) -> FlowStore:
+    """The flow store of the run, made later where it is missing.
+
+    Networks that read only frames have one too: their JPEG frames in it are read many times faster than the videos.
+    """
     root = Path(str(config.flow.store))
     found = stored_settings(root)
-    if "motion" not in model.spec.streams and found is None:
-        return None
     asked = FlowSettings(
         estimator=str(config.flow.estimator),
         parameters=found.parameters if found is not None else {},
-        short_side=found.short_side if found is not None and found.short_side is None else config.flow.resize,
+        short_side=None if found is not None and found.short_side is None else config.flow.resize,
         fps=config.flow.fps,
-        # A store made here keeps the frames, so that training decodes no video; one made without them serves too.
+        # A store that was made without frames serves too; frames are then decoded from the videos.
         frames=found is None or found.frames,
     )
     return FlowStore(root, asked)
@@ -293,7 +295,7 @@ def first_rank_first() -> Iterator[None]:
         yield
         return
     # torchrun's own store, which outlives what Lightning builds on it; a process group cannot be made twice there.
-    store = torch.distributed.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
+    store = TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
     key = f"twostream/prepared/{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     first = int(environment["RANK"]) == 0
     if not first:
@@ -309,7 +311,7 @@ def fit(
     config: TrainConfig,
     annotations: Annotations,
     model: VideoModel,
-    store: FlowStore | None,
+    store: FlowStore,
     *,
     say: Say,
 ) -> L.Trainer:
