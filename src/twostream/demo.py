@@ -32,7 +32,7 @@ def run_demo(out: Path, *, short: bool, seed: int, say: Say, progress: Progress 
         progress: called with (done, total, what) by the longer steps.
     """
     began = time.monotonic()
-    clips, test_clips, epochs, size = (8, 8, 2, 64) if short else (96, 48, 24, 96)
+    clips, test_clips, epochs, size = (8, 8, 2, 64) if short else (96, 48, 10, 96)
     say("1/6 videos in which only motion tells the class, while the ground misleads")
     data = motion_shapes.generate(
         out / "videos", SET, train=clips, val=test_clips // 2, test=test_clips, seed=seed, progress=progress

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import platform
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -122,6 +123,10 @@ def train(config: TrainConfig, *, say: Say = print, progress: Progress | None = 
             "short_clips": config.short_clips,
             "no_flip": list(config.no_flip),
             "flow": store.settings.to_dict(),
+            "command": f"twostream train --config {run.config_file}",
+            "machine": f"{machine.accelerator}, {machine.cores} cores, {platform.machine()}",
+            "python": platform.python_version(),
+            "seconds": round(seconds, 1),
         }
         save_model(run.model_folder, model, classes=annotations.classes, provenance=provenance)
         say(f"trained {config.model} for {trainer.current_epoch} epochs in {seconds_text(seconds)}: {run.model_folder}")
