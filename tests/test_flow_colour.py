@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from twostream.flow.colour import flow_to_colour, stored_to_colour
+from twostream.flow.colour import flow_to_colour
 from twostream.flow.estimators import FlowError
-from twostream.flow.quantize import quantize
 
 
 def colour_of(u: float, v: float, full: float = 1.0) -> tuple[int, ...]:
@@ -72,16 +71,6 @@ def test_unknown_pixels_are_black() -> None:
     colours = flow_to_colour(flow)[0]
     assert colours[:2].tolist() == [[0, 0, 0], [0, 0, 0]]
     assert colours[2].max() == 255
-
-
-def test_stored_flow_shows_the_same_and_a_still_scene_white() -> None:
-    flow = np.zeros((2, 2, 2), np.float32)
-    flow[0, 0, 0] = 10
-    stored = quantize(flow)
-    assert (stored_to_colour(stored)[1] == 255).all()
-    assert (stored_to_colour(np.full((2, 4, 4), 127, np.uint8)) == 255).all()
-    assert np.abs(stored_to_colour(stored, max_magnitude=20)[0, 0].astype(int) - [255, 127, 127]).max() <= 2
-    assert np.abs(stored_to_colour(stored, bound=40, max_magnitude=20)[0, 0].astype(int) - [255, 0, 0]).max() <= 2
 
 
 def test_an_empty_field_is_an_empty_picture() -> None:

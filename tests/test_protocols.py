@@ -5,13 +5,17 @@ from dataclasses import replace
 import pytest
 
 from twostream.clip import InputSpec
-from twostream.data.dataset import View
+from twostream.data.dataset import View, plan_views
 from twostream.errors import UsageError
-from twostream.evaluation.protocols import PROTOCOLS, get_protocol, views_of
+from twostream.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 
 SEGMENTS = InputSpec()
 STRIDED = InputSpec(sampling="strided", steps=5, snippets=5, stride=(5, 15))
 SNIPPETS = InputSpec(sampling="snippets", snippets=3, stride=(1, 10), flow_offset=0)
+
+
+def views_of(protocol: Protocol, spec: InputSpec) -> tuple[View, ...]:
+    return plan_views(spec, steps=protocol.steps, space=protocol.space, flips=protocol.flips)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twostream.data.reading import count_frames, read_video, read_videos
+from twostream.data.reading import read_video, read_videos
 from twostream.video import VideoError, VideoInfo, write_video
 
 # Worker processes import this file; it stays clear of what takes long to import.
@@ -42,11 +42,3 @@ def test_a_video_that_crashes_its_process_is_an_error_and_the_rest_are_read(clip
     assert str(found[clips / "2.mp4"]).endswith(
         "2.mp4: decoding it ends the process that does it (a fault in the decoder)"
     )
-
-
-def test_frame_counts_by_name(clips: Path) -> None:
-    counts = count_frames([("a", clips / "0.mp4"), ("b", clips / "2.mp4"), ("c", clips / "none.mp4")])
-    assert counts["a"] == 3
-    assert counts["b"] == 5
-    assert isinstance(counts["c"], VideoError)
-    assert count_frames([]) == {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.items import DataError, NoClassesError, VideoItem, counted, first_few
-from twostream.data.reading import Progress, count_frames, read_videos
+from twostream.data.reading import Progress, read_videos
 from twostream.data.sampling import frame_range
 from twostream.data.video_files import is_video_name, list_videos, natural_key
 from twostream.files import sha256_of
@@ -242,4 +242,4 @@ def _most_common(values: Iterable[str]) -> str:
     return f"{shown} and {len(counted) - 6} others" if len(counted) > 6 else shown
 
 
-__all__ = ["CheckReport", "check", "count_frames"]
+__all__ = ["CheckReport", "check"]

@@ -58,18 +58,6 @@ def read_videos(
     return {path: found[path] for path in waiting}
 
 
-def count_frames(
-    videos: Sequence[tuple[str, Path]], *, workers: int = 1, progress: Progress | None = None
-) -> dict[str, int | VideoError]:
-    """The decoded frame count of each named video, or the error of one that cannot be read."""
-    read = read_videos([path for _, path in videos], workers=workers, progress=progress)
-    counts: dict[str, int | VideoError] = {}
-    for name, path in videos:
-        result = read[path]
-        counts[name] = result if isinstance(result, VideoError) else result.frames
-    return counts
-
-
 def _together(
     paths: Sequence[Path], workers: int, read: Reader, note: Callable[[Path, VideoInfo | VideoError], None]
 ) -> None:

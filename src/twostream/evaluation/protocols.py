@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from twostream.clip import InputSpec
-from twostream.data.dataset import View, ViewDataset, plan_views
+from twostream.data.dataset import ViewDataset
 from twostream.data.items import VideoItem
 from twostream.data.sampling import ShortClips
 from twostream.data.transforms import Space
@@ -60,11 +60,6 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise UsageError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def views_of(protocol: Protocol, spec: InputSpec) -> tuple[View, ...]:
-    """The views that a network of ``spec`` is shown of every video, in the order of its scores."""
-    return plan_views(spec, steps=protocol.steps, space=protocol.space, flips=protocol.flips)
 
 
 def view_dataset(

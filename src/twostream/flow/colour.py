@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from twostream.flow.estimators import FlowError
-from twostream.flow.quantize import dequantize, half_step
 
 Image = npt.NDArray[np.uint8]
 
@@ -59,15 +58,4 @@ def flow_to_colour(flow: npt.NDArray[np.floating[Any]], max_magnitude: float | N
     return np.where(known[..., None], np.floor(255 * colour), 0).astype(np.uint8)
 
 
-def stored_to_colour(field: Image, *, bound: float = 20.0, max_magnitude: float | None = None) -> Image:
-    """(2, H, W) stored uint8 flow to (H, W, 3) uint8 R, G, B, as :func:`flow_to_colour`.
-
-    The two levels beside zero, 127 and 128, are shown as no motion: a still scene is stored as 128 throughout, whose
-    middle lies :func:`half_step` px to one side.
-    """
-    flow = dequantize(field, bound)
-    flow[np.abs(flow) <= half_step(bound) * 1.01] = 0
-    return flow_to_colour(flow, max_magnitude)
-
-
-__all__ = ["flow_to_colour", "stored_to_colour"]
+__all__ = ["flow_to_colour"]

@@ -4,7 +4,7 @@ from twostream.prediction.answer import Prediction
 from twostream.prediction.overlay import write_overlay
 from twostream.prediction.predictor import PredictionError, Predictor
 from twostream.prediction.timeline import Segment, TimelineSettings, segments
-from twostream.prediction.writers import write_csv, write_json, write_srt
+from twostream.prediction.writers import write_csv, write_srt
 
 __all__ = [
     "Prediction",
@@ -14,7 +14,6 @@ __all__ = [
     "TimelineSettings",
     "segments",
     "write_csv",
-    "write_json",
     "write_overlay",
     "write_srt",
 ]

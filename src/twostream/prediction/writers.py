@@ -2,20 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from twostream.errors import UsageError
 from twostream.files import write_text
 from twostream.prediction.answer import Prediction
 from twostream.prediction.timeline import Segment
-
-
-def write_json(path: Path | str, documents: Sequence[dict[str, Any]]) -> None:
-    """Write a list of what :meth:`Prediction.to_dict` gives, as ``twostream predict --json`` prints it."""
-    write_text(path, json.dumps(list(documents), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path | str, predictions: Sequence[Prediction]) -> None:
