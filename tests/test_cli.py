@@ -88,6 +88,16 @@ def test_wrong_calls_end_with_status_2(capsys: Printed) -> None:
     fails(["fuse", "a", "--weights", "1", "--search", "b"], capsys, "either --weights or --search", status=2)
     fails(["predict", "r", "a.mp4", "b.mp4", "--overlay", "o.mp4"], capsys, "one VIDEO; 2 were given", status=2)
     fails(["predict", "r", "a.mp4", "--srt", "o.srt"], capsys, "add --timeline", status=2)
+    fails(["predict", "r", "a.mp4", "--overlay", "o.txt"], capsys, "must end in .mp4", status=2)
+    fails(["predict", "r", "a.mp4", "--overlay", "a.mp4"], capsys, "or one of the videos", status=2)
+    fails(["predict", "r", "a.mp4", "--timeline", "--csv", "."], capsys, "a folder", status=2)
+    fails(
+        ["train", "--data", "d", "--out", "o", "--trainer.epoch", "1"],
+        capsys,
+        "did you mean --trainer.epochs?",
+        status=2,
+    )
+    fails(["train", "--data", "d", "--out", "d/run"], capsys, "lies in the data folder", status=2)
 
 
 def test_check(shapes: Path, clip: Path, tmp_path: Path, capsys: Printed) -> None:
@@ -167,6 +177,8 @@ def test_evaluate_predict_fuse_report(tiny_run: RunFolder, clip: Path, tmp_path:
     capsys.readouterr()
     fails(["fuse", str(tmp_path / "fused.npz")], capsys, "holds one stream", status=2)
     fails(["fuse", str(tmp_path / "none.npz")], capsys, "no such scores file")
+    (tmp_path / "table.csv").write_text("a,b")
+    fails(["fuse", str(tmp_path / "table.csv")], capsys, "not a scores file of twostream (it is no archive of arrays)")
 
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
@@ -187,6 +199,8 @@ def test_evaluate_predict_fuse_report(tiny_run: RunFolder, clip: Path, tmp_path:
     assert cli.main(["report", run, "--out", str(tmp_path / "page.html")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'page.html'}\n"
     fails(["report", str(tmp_path)], capsys, "run")
+    words = ["report", run, "--out", str(tmp_path / "fused.npz" / "page.html")]
+    fails(words, capsys, "a file stands where its folder must be")
 
 
 def test_models(capsys: Printed) -> None:

@@ -293,6 +293,23 @@ def test_short_clips_are_found_before_training(tiny_config: TrainConfig, tmp_pat
     assert len(evaluate_run(run, protocol="1-view", say=quiet).scores) == 2
 
 
+def test_stretches_beyond_the_end_are_found_before_training(
+    tiny_config: TrainConfig, shapes: Path, tmp_path: Path
+) -> None:
+    videos = sorted(shapes.glob("train/*/*.mp4"))[:3]
+    rows = [f"{videos[0]},a,0,0.9,train", f"{videos[1]},b,0,0.9,train", f"{videos[2]},a,100,200,test"]
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("\n".join(["path,label,start,end,split", *rows]))
+    config = replace(
+        tiny_config,
+        data=str(sheet),
+        out=str(tmp_path / "run"),
+        flow=replace(tiny_config.flow, store=str(tmp_path / "f")),
+    )
+    with pytest.raises(DataError, match=r"1 of 3 clips lie outside their videos: .*@100-200"):
+        train(replace(config, short_clips="repeat"), say=quiet)
+
+
 def test_classes_that_a_mirror_changes(tiny_config: TrainConfig, tmp_path: Path) -> None:
     config = with_trainer(replace(tiny_config, out=str(tmp_path / "run"), no_flip=("spinning",)), epochs=1)
     run = train(config, say=quiet).run

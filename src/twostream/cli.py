@@ -172,6 +172,7 @@ def parse_train(argv: Sequence[str]) -> "TrainConfig":
         usage="twostream train --data DATA --out RUN [--config FILE] [options]",
         description=train.__doc__,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML with any of the options; later options win")
     parser.add_class_arguments(TrainConfig, None)
@@ -255,6 +256,13 @@ def predict(argv: Sequence[str]) -> int:
             raise UsageError(f"--{option} names one file, so it goes with one VIDEO; {len(args.videos)} were given")
     if (args.csv or args.srt) and not args.timeline:
         raise UsageError("--csv and --srt write the timeline: add --timeline")
+    # Found before the work is done, not after it.
+    if args.overlay and Path(args.overlay).suffix.lower() != ".mp4":
+        raise UsageError(f"--overlay {args.overlay}: the name must end in .mp4")
+    for option in ("overlay", "csv", "srt"):
+        target = getattr(args, option)
+        if target and (Path(target).is_dir() or Path(target).resolve() in {Path(v).resolve() for v in args.videos}):
+            raise UsageError(f"--{option} {target}: a folder or one of the videos; name a new file")
     from twostream import console
     from twostream.prediction import Prediction, PredictionError, Predictor, write_csv, write_overlay, write_srt
     from twostream.video import VideoError

@@ -239,7 +239,9 @@ class Scores:
             raise ScoresError(f"{path}: {error}") from error
         # What foreign or damaged bytes make the archive reader raise has no common ancestor.
         except Exception as error:
-            raise ScoresError(f"{path}: not a scores file of twostream ({error})") from error
+            # The reader's own words advise loading such files unsafely.
+            reason = "it is no archive of arrays" if "allow_pickle" in str(error) else str(error)
+            raise ScoresError(f"{path}: not a scores file of twostream ({reason})") from error
         if stated != _digest(logits, labels):
             raise ScoresError(
                 f"{path}: damaged, its checksum does not match; write it again with: twostream evaluate RUN"

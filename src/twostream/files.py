@@ -46,7 +46,10 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); nothing was left there") from error
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a file stands where its folder must be"
+        raise OutputError(f"{path}: cannot be written ({reason}); nothing was left there") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

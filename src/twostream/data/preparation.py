@@ -115,6 +115,12 @@ def prepare(
             )
         say(f"left out: {len(failed)} of {len(sources)} videos, which cannot be read:\n{reasons}")
     kept = tuple(item for item in items if item.video not in failed)
+    outside = [item.name for item in kept if not frame_range(item.start, item.end, *lengths[item.video])]
+    if outside:
+        raise DataError(
+            f"{len(outside)} of {len(kept)} clips lie outside their videos: {first_few(outside)}. Correct start and "
+            "end in the sheet; twostream check tells how long each video is"
+        )
     least = shortest(spec)
     short = [item.name for item in kept if len(frame_range(item.start, item.end, *lengths[item.video])) < least]
     if short and short_clips == "refuse":

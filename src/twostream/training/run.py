@@ -26,6 +26,7 @@ from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.items import DataError, VideoItem
 from twostream.data.preparation import Progress, default_store, prepare
 from twostream.data.splits import split_by_group
+from twostream.errors import UsageError
 from twostream.files import write_text
 from twostream.flow.store import FlowSettings, FlowStore, stored_settings
 from twostream.models import create_model
@@ -71,6 +72,11 @@ def train(config: TrainConfig, *, say: Say = print, progress: Progress | None = 
     if process_rank():
         say, progress = _silent, None
     run = RunFolder(Path(config.out))
+    if run.path.resolve().is_relative_to(Path(config.data).resolve()):
+        raise UsageError(
+            f"--out {config.out} lies in the data folder {config.data}, where its files would be taken for data; name "
+            "a folder beside it"
+        )
     annotations = read_data(config)
     for line in annotations.describe().splitlines():
         say(line)
@@ -90,6 +96,9 @@ def train(config: TrainConfig, *, say: Say = print, progress: Progress | None = 
         )
     )
     refuse_other_run(run, config)
+    if run.finished:
+        say(f"{run.path} is finished already; to train anew remove it or name another --out")
+        return TrainResult(run, config.trainer.epochs or 0, time.monotonic() - began, {})
     store = open_store(config)
     say(choices_line(config, machine))
     with first_rank_first():
@@ -108,9 +117,6 @@ def train(config: TrainConfig, *, say: Say = print, progress: Progress | None = 
         annotations = only(annotations, readable.items)
         annotations.require_trainable()
         write_text(run.data_file, json.dumps(annotations.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    if run.finished:
-        say(f"{run.path} is finished already; to train anew remove it or name another --out")
-        return TrainResult(run, config.trainer.epochs or 0, time.monotonic() - began, readable.unreadable)
     trainer = fit(run, config, annotations, model, store, say=say)
     seconds = time.monotonic() - began
     if trainer.is_global_zero:
