@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from twostream import cli
+from twostream.clip import ScoresError
+from twostream.prediction import Predictor
 from twostream.runs import RunFolder
 from twostream.video import write_video
 
@@ -252,6 +254,23 @@ def test_runs_that_cannot_be_used(tmp_path: Path, tiny_run: RunFolder, clip: Pat
     document = run_json(["predict", str(tiny_run.path), str(short)], capsys, status=1)
     assert isinstance(document, list)
     assert "11" in document[0]["error"]
+
+
+def test_scores_that_are_not_finite_cost_one_video_only(
+    tiny_run: RunFolder, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    predict = Predictor.predict
+
+    def broken(self: Predictor, path: str, **options: object) -> object:
+        if path == "bad.mp4":
+            raise ScoresError("bad.mp4 has scores that are not finite")
+        return predict(self, path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "predict", broken)
+    document = run_json(["predict", str(tiny_run.path), "bad.mp4", str(clip)], capsys, status=1)
+    assert isinstance(document, list)
+    assert document[0] == {"video": "bad.mp4", "error": "bad.mp4 has scores that are not finite"}
+    assert document[1]["predictions"]
 
 
 def test_ctrl_c_says_that_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:

@@ -264,6 +264,7 @@ def predict(argv: Sequence[str]) -> int:
         if target and (Path(target).is_dir() or Path(target).resolve() in {Path(v).resolve() for v in args.videos}):
             raise UsageError(f"--{option} {target}: a folder or one of the videos; name a new file")
     from twostream import console
+    from twostream.clip import ScoresError
     from twostream.prediction import Prediction, PredictionError, Predictor, write_csv, write_overlay, write_srt
     from twostream.video import VideoError
 
@@ -282,7 +283,7 @@ def predict(argv: Sequence[str]) -> int:
                 answer = predictor.predict(
                     video, top=args.top, protocol=args.protocol, timeline=args.timeline, progress=progress, **chosen
                 )
-        except (VideoError, PredictionError) as error:
+        except (VideoError, PredictionError, ScoresError) as error:
             failed.append(str(error))
             documents.append({"video": video, "error": str(error)})
             continue

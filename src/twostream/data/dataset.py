@@ -290,9 +290,7 @@ class _OpenVideo:
             self.width, self.height = self._stored.width, self._stored.height
         else:
             self._video = Video(item.path)
-            self.frame_count = (
-                len(self._video) if spec.fps is None else sum(1 for _ in self._video.stream(fps=spec.fps))
-            )
+            self.frame_count = self._video.count(spec.fps)
             self.fps = spec.fps or self._video.fps
             self.width, self.height = grid_size(self._video.width, self._video.height, spec.resize)
 
