@@ -188,8 +188,8 @@ class _Maker:
             streams=streams_of(evaluation.scores),
             cost={
                 # What earlier sittings trained counts too.
-                "seconds": round(before + time.monotonic() - began, 1),
-                "training_seconds": round(_seconds_trained(run), 1),
+                "seconds": round(before + time.monotonic() - began, 3),
+                "training_seconds": round(_seconds_trained(run), 3),
                 "epochs": len(epochs),
                 "steps": int(epochs[-1]["step"]) if epochs else 0,
             },
@@ -261,7 +261,7 @@ class _Maker:
             chosen={},
             figures=figures,
             streams=streams,
-            cost={"seconds": round(time.monotonic() - began, 1)},
+            cost={"seconds": round(time.monotonic() - began, 3)},
             left_out=left_out,
             weights=None,
             scores_file=None,
