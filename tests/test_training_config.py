@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from twostream.cli import parse_train
+from twostream.commands.train import parse_train
 from twostream.data.transforms import Augment
 from twostream.errors import UsageError
 from twostream.training.config import FlowConfig, Machine, OptimConfig, TrainConfig, TrainerConfig, resolve
