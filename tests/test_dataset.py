@@ -444,3 +444,29 @@ def test_ranks_share_the_order_evenly(count: int, world_size: int) -> None:
 def test_a_sampler_of_nothing_is_refused(options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=r"count >= 1 videos, repeats >= 1 and 0 <= rank < world_size"):
         EpochSampler(**{"count": 5, "world_size": 2, **options})
+
+
+def test_a_micro_batch_shares_its_stride_and_its_number() -> None:
+    samplers = [EpochSampler(10, seed=1, world_size=2, rank=rank, repeats=2, batch_size=4) for rank in (0, 1)]
+    for sampler in samplers:
+        sampler.set_epoch(3)
+    plain = EpochSampler(10, seed=1, world_size=2, rank=0, repeats=2)
+    plain.set_epoch(3)
+    keys = [list(sampler) for sampler in samplers]
+    assert [key[:2] for key in keys[0]] == list(plain)
+    numbers = [[key[2] for key in rank if len(key) == 3] for rank in keys]  # type: ignore[misc]
+    assert numbers == [[18] * 4 + [19] * 4 + [20] * 2, [21] * 4 + [22] * 4 + [23] * 2]
+
+
+def test_one_stride_for_all_clips_of_a_micro_batch(items: Sequence[VideoItem], store: FlowStore) -> None:
+    spec = STRIDED.with_(steps=2, snippets=2, stride=(1, 4))
+    data = VideoDataset(items, store, spec, augment=Augment(crop="none", flip=0))
+
+    def stride(clip: Clip) -> int:
+        first, second = clip.flow[:, 0, 0, 0].tolist()  # u is the field's number
+        return int(second - first)
+
+    drawn = [{stride(data[epoch, index, batch]) for epoch in range(3) for index in (0, 1)} for batch in range(12)]
+    assert all(len(strides) == 1 for strides in drawn)
+    assert set.union(*drawn) == {1, 2, 3, 4}
+    assert len({stride(data[epoch, 0]) for epoch in range(12)}) > 1

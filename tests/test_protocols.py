@@ -55,6 +55,7 @@ def test_the_papers_order_of_softmax_and_mean() -> None:
     assert {name: protocol.merge for name, protocol in PROTOCOLS.items()} == {
         "1-view": "logits",
         "25-step": "logits",
+        "released_code": "logits",
         "25x10": "logits",
         "10x3": "softmax",
     }
@@ -62,5 +63,5 @@ def test_the_papers_order_of_softmax_and_mean() -> None:
 
 
 def test_an_unknown_protocol_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="no protocol is called '25'; there are 1-view, 25-step, 25x10, 10x3"):
+    with pytest.raises(UsageError, match="no protocol is called '25'; there are 1-view, 25-step, released_code, 25x10"):
         get_protocol("25")

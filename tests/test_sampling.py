@@ -18,6 +18,7 @@ from twostream.data.sampling import (
     shortest,
     valid_steps,
 )
+from twostream.errors import UsageError
 
 ST_RESNET = InputSpec(sampling="strided", steps=5, snippets=5, stride=(5, 15))
 STPN = InputSpec(sampling="snippets", steps=1, snippets=3, stride=(1, 10), flow_offset=0)
@@ -284,3 +285,41 @@ def test_the_same_generator_draws_the_same_clip() -> None:
 def test_snippets_take_one_frame() -> None:
     with pytest.raises(ShapeError, match="one frame"):
         InputSpec(sampling="snippets", steps=2, snippets=2)
+
+
+def test_the_released_codes_sweeps() -> None:
+    # The facts sheet's example, 1-based there: 6, 21 ... 171 | 17, 32 ... 182 | 6.
+    (view,) = sample_views(ST_RESNET, 187, 25, spacing="released_code")
+    sweeps = [*range(6, 172, 15), *range(17, 183, 15), 6]
+    assert view.frames.tolist() == [t - 1 for t in sweeps]
+    assert view.fields[:, 0].tolist() == [t - 6 for t in sweeps]
+
+
+def test_the_released_codes_sweeps_of_long_and_of_short_videos() -> None:
+    (view,) = sample_views(ST_RESNET, 1000, 25, spacing="released_code")
+    assert (np.diff(view.frames) == 15).all()
+    assert view.frames[0] % 15 == 5
+    assert view.frames[0] > 5
+    assert (view.frames == sample_views(ST_RESNET, 1000, 25, spacing="released_code")[0].frames).all()
+    # Three valid steps: from the front, from the end, from the front ..., the stride smaller by one each time.
+    (view,) = sample_views(ST_RESNET, 13, 25, spacing="released_code")
+    assert len(view.frames) == 25
+    assert view.frames[:6].tolist() == [5, 7, 5, 7, 5, 7]
+    assert view.frames[-3:].tolist() == [5, 6, 7]
+
+
+def test_the_released_codes_draws_share_a_stride_and_skip_the_first_run() -> None:
+    rng = np.random.default_rng(0)
+    firsts = {int(sample_training(ST_RESNET, 100, rng, stride=15).frames[0]) for _ in range(100)}
+    assert firsts == {20}
+    # The grid 5, 20 ... 80 has one run of six steps; there is no other to take.
+    only = sample_training(ST_RESNET.with_(steps=6, snippets=6), 100, rng, stride=15)
+    assert only.frames.tolist() == [5, 20, 35, 50, 65, 80]
+
+
+@pytest.mark.parametrize("spec", [TSN, STPN])
+def test_the_released_codes_rules_are_for_strided_steps(spec: InputSpec) -> None:
+    with pytest.raises(UsageError, match=f"strided steps.*{spec.sampling}"):
+        sample_views(spec, 100, 25, spacing="released_code")
+    with pytest.raises(UsageError, match=f"strided steps.*{spec.sampling}"):
+        sample_training(spec, 100, np.random.default_rng(0), stride=3)

@@ -77,6 +77,7 @@ def test_this_machine_can_be_looked_at() -> None:
         ({"optim": OptimConfig(warmup=1.0)}, "optim.warmup"),
         ({"optim": OptimConfig(milestones=(0.8, 0.5))}, "optim.milestones"),
         ({"optim": OptimConfig(label_smoothing=1.0)}, "optim.label_smoothing"),
+        ({"optim": OptimConfig(batch_norm_momentum=0.0)}, "optim.batch_norm_momentum"),
     ],
 )
 def test_values_out_of_range_are_named(changes: dict[str, object], named: str) -> None:
@@ -91,6 +92,8 @@ def test_the_command_line_and_yaml_are_one_declaration(tmp_path: Path) -> None:
         split=2,
         model_args={"width": 32, "dropout": 0.5},
         no_flip=("left", "right"),
+        init=("runs/spatial", "runs/temporal"),
+        sampling="released_code",
         allow_missing=True,
         flow=FlowConfig(store="s", fps=12.5),
         augment=Augment(scales=(1.0, 0.5), corners=False),
@@ -100,6 +103,7 @@ def test_the_command_line_and_yaml_are_one_declaration(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(config.to_yaml())
     assert parse_train(["--config", str(file)]) == config
+    assert parse_train(["--data", "d", "--out", "o", "--init", "runs/base"]).init == "runs/base"
     # Later options win, dashes may stand for underscores, and a switch needs no value.
     words = ["--config", str(file), "--trainer.epochs", "9", "--allow-leak", "--optim.lr=0.25"]
     changed = parse_train(words)

@@ -215,6 +215,27 @@ def test_weights_carry_over_to_the_same_and_to_other_classes(
     assert len(list((tmp_path / "flow").glob("other-dis-*/store.json"))) == 1
 
 
+def test_a_run_for_each_stream_starts_a_run_of_both(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+) -> None:
+    config = with_trainer(replace(tiny_config, init=str(tiny_run.path)), epochs=1)
+    for stream in ("spatial", "temporal"):
+        train(replace(config, model=f"{stream}_resnet18", out=str(tmp_path / stream)), say=quiet)
+    streams = (str(tmp_path / "spatial"), str(tmp_path / "temporal"))
+    said: list[str] = []
+    optim = replace(tiny_config.optim, lr=1e-12, batch_norm_momentum=1e-6)
+    result = train(replace(config, init=streams, out=str(tmp_path / "both"), optim=optim), say=said.append)
+    assert all(any("init:" in line and stream in line for line in said) for stream in streams)
+    both = result.run.model().model.state_dict()
+    for stream, kind in zip(streams, ("appearance", "motion"), strict=True):
+        alone = RunFolder.open(stream).model().model.state_dict()
+        assert all(name.startswith(kind) for name in alone)
+        for name, tensor in alone.items():
+            if name.endswith("num_batches_tracked"):
+                continue
+            assert torch.allclose(both[name], tensor, rtol=1e-4, atol=1e-5), name
+
+
 def test_single_streams_tsn_and_accumulation_train(tiny_config: TrainConfig, tmp_path: Path) -> None:
     for model, optim in (
         ("spatial_resnet18", replace(tiny_config.optim, accumulate=2, optimizer="sgd", frozen_batch_norm="partial")),

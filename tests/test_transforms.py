@@ -168,6 +168,16 @@ def test_corners_are_the_papers_on_usual_frames_and_cover_wide_ones() -> None:
     assert {y for _, y in places(128, 612)} == {x for x, _ in wide}
 
 
+def test_the_released_codes_crops_lie_near_two_corners() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [Augment(crop="released_code", flip=0).draw(rng, 340, 256, share=0.875) for _ in range(400)]
+    places = np.array([(t.left / (1 - t.width), t.top / (1 - t.height)) for t in drawn if t.height < 0.999])
+    top_left, bottom_right = (places <= 0.2501).all(axis=1), (places >= 0.7499).all(axis=1)
+    assert (top_left | bottom_right).all()
+    assert 0.4 < top_left.mean() < 0.6
+    assert {round(float(x) * 76) for x in places[top_left, 0]} == set(range(20))
+
+
 def test_uniform_places_are_anywhere() -> None:
     anywhere = places(340, 256, corners=False)
     assert {y for _, y in anywhere} == {0}

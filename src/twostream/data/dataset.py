@@ -26,7 +26,9 @@ from twostream.data.sampling import (
     IntArray,
     ShortClipError,
     ShortClips,
+    Spacing,
     count_views,
+    draw_stride,
     frame_range,
     sample_middle,
     sample_training,
@@ -37,7 +39,7 @@ from twostream.errors import UsageError
 from twostream.flow.store import FlowStore, FlowStoreError, StoredFlow
 from twostream.video import Size, Video, VideoError, grid_size, resize_frame
 
-Key = int | tuple[int, int]
+Key = int | tuple[int, int] | tuple[int, int, int]
 
 # Stored flow keeps a file open. A decoded video keeps none, but knows its length, which costs a pass to find again.
 _OPEN_STORED, _KNOWN_VIDEOS = 16, 4096
@@ -45,6 +47,9 @@ _OPEN_STORED, _KNOWN_VIDEOS = 16, 4096
 
 class VideoDataset(Dataset[Clip]):
     """Training clips: ``dataset[epoch, index]`` (``dataset[index]`` is epoch 0) is a :class:`Clip` of video ``index``.
+
+    ``dataset[epoch, index, batch]`` draws the stride of its steps from (seed, batch), so that clips asked for with one
+    ``batch`` have it in common: the released code's rule, see :func:`sampling.sample_training`.
 
     Shapes: ``rgb`` (T, 3, size, size) and ``flow`` (S, 2L, size, size), contiguous uint8 tensors; the stream that the
     network does not read has zero steps. ``item`` is the index.
@@ -93,7 +98,7 @@ class VideoDataset(Dataset[Clip]):
         return len(self.items)
 
     def __getitem__(self, key: Key) -> Clip:
-        epoch, index = (0, key) if isinstance(key, int) else key
+        epoch, index, *batch = (0, key) if isinstance(key, int) else key
         item, spec = self.items[index], self.spec
         with self._reader.open(item) as video:
             span = video.span(item)
@@ -103,7 +108,11 @@ class VideoDataset(Dataset[Clip]):
                 transform = covering_crops("centre", video.width, video.height, share=share)[0]
             else:
                 rng = np.random.default_rng((self.seed, epoch, index))
-                indices = sample_training(spec, len(span), rng, short_clips=self.short_clips)
+                stride = None
+                if batch:
+                    # Two more than any index: no clip and no order shares the generator.
+                    stride = draw_stride(spec, np.random.default_rng((self.seed, batch[0], len(self) + 1)))
+                indices = sample_training(spec, len(span), rng, stride=stride, short_clips=self.short_clips)
                 mirror = item.label not in self.no_flip
                 transform = self.augment.draw(rng, video.width, video.height, share=share, mirror=mirror)
             pixels = _Pixels(video, [indices.shifted(span.start)], spec)
@@ -144,6 +153,7 @@ class ViewDataset(Dataset[Clip]):
         steps: positions in time, see :func:`sampling.sample_views`.
         space: the crops at each position, see :func:`transforms.covering_crops`.
         flips: whether each crop is shown mirrored as well.
+        spacing: of the positions in time, see :func:`sampling.sample_views`.
 
     Raises:
         UsageError, DataError: as :class:`VideoDataset`.
@@ -158,11 +168,13 @@ class ViewDataset(Dataset[Clip]):
         steps: int,
         space: Space,
         flips: bool,
+        spacing: Spacing = "even",
         short_clips: ShortClips = "refuse",
     ) -> None:
         self.items = tuple(items)
         self.spec = spec
         self.steps = steps
+        self.spacing: Spacing = spacing
         self.space: Space = space
         self.short_clips: ShortClips = short_clips
         self.views = plan_views(spec, steps=steps, space=space, flips=flips)
@@ -183,7 +195,7 @@ class ViewDataset(Dataset[Clip]):
         item, spec = self.items[index], self.spec
         with self._reader.open(item) as video:
             span = video.span(item)
-            clips = sample_views(spec, len(span), self.steps, short_clips=self.short_clips)
+            clips = sample_views(spec, len(span), self.steps, spacing=self.spacing, short_clips=self.short_clips)
             first = views[0].position
             clips = [clip.shifted(span.start) for clip in clips[first : views[-1].position + 1]]
             pixels = _Pixels(video, clips, spec)
@@ -200,7 +212,7 @@ class ViewDataset(Dataset[Clip]):
         return Clip(rgb, flow, item.label, index)
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
+class EpochSampler(Sampler[Key]):
     """The keys (epoch, index) that training asks a :class:`VideoDataset` for, in an order drawn from (seed, epoch).
 
     All ranks draw the same order and take every ``world_size``-th key of it. Where the keys cannot be dealt out evenly,
@@ -214,9 +226,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: of the order.
         repeats: passes over the videos in one epoch.
         rank, world_size: this process and the number of processes.
+        batch_size: of a micro-batch whose clips shall have their stride in common; the keys then are (epoch, index,
+            number of the micro-batch). None: every clip for itself.
     """
 
-    def __init__(self, count: int, *, seed: int = 0, repeats: int = 1, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        repeats: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        batch_size: int | None = None,
+    ) -> None:
         if count < 1 or repeats < 1 or not 0 <= rank < world_size:
             raise UsageError(
                 "training needs count >= 1 videos, repeats >= 1 and 0 <= rank < world_size, got "
@@ -227,6 +250,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.repeats = repeats
         self.rank = rank
         self.world_size = world_size
+        self.batch_size = batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -236,14 +260,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return -(-self.count * self.repeats // self.world_size)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Key]:
         keys: list[tuple[int, int]] = []
         for number in range(self.epoch * self.repeats, (self.epoch + 1) * self.repeats):
             # The third number is no index, so that no clip shares the order's generator.
             order = np.random.default_rng((self.seed, number, self.count)).permutation(self.count)
             keys += [(number, int(index)) for index in order]
         dealt = islice(cycle(keys), len(self) * self.world_size)
-        return islice(dealt, self.rank, None, self.world_size)
+        mine = islice(dealt, self.rank, None, self.world_size)
+        if self.batch_size is None:
+            return mine
+        batches = -(-len(self) // self.batch_size)
+        first = (self.epoch * self.world_size + self.rank) * batches
+        size = self.batch_size
+        return ((*key, first + place // size) for place, key in enumerate(mine))
 
 
 class _Pixels:

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twostream.clip import InputSpec
-from twostream.errors import TwostreamError
+from twostream.errors import TwostreamError, UsageError
 
 ShortClips = Literal["refuse", "repeat"]
+Spacing = Literal["even", "released_code"]
 IntArray = npt.NDArray[np.int64]
 
 NO_MOTION = -1
@@ -29,7 +30,7 @@ class ClipIndices:
     """What one clip is made of.
 
     Attributes:
-        frames: (T,) frame of every step, rising.
+        frames: (T,) frame of every step; rising, but for the sweeps of ``spacing="released_code"``.
         fields: (S, L) fields of every stack; (0, L) for a network that reads no flow; :data:`NO_MOTION` where the video
             has no field at all.
     """
@@ -75,7 +76,12 @@ def valid_steps(spec: InputSpec, frame_count: int, *, short_clips: ShortClips = 
 
 
 def sample_training(
-    spec: InputSpec, frame_count: int, rng: np.random.Generator, *, short_clips: ShortClips = "refuse"
+    spec: InputSpec,
+    frame_count: int,
+    rng: np.random.Generator,
+    *,
+    stride: int | None = None,
+    short_clips: ShortClips = "refuse",
 ) -> ClipIndices:
     """Draw one training clip from a video of ``frame_count`` frames.
 
@@ -84,24 +90,39 @@ def sample_training(
     runs of T steps in the grid that starts at the first valid step; where the grid is shorter than T, the T steps are
     spread evenly over the valid ones. ``snippets``: one step is drawn, and the spacing of its stacks.
 
+    ``stride`` given (for ``strided`` only) draws as ST-ResNet's released code does: the stride is common to the clips
+    of a micro-batch, so the caller draws it, and the run that starts at the first grid point is never taken where there is
+    another, because an index there is off by one.
+
     Raises:
         ShortClipError: see :func:`valid_steps`.
+        UsageError: a common stride for a network that is not shown strided steps.
 
-    Reference:
-        Feichtenhofer et al., NIPS 2016, released code: the stride is drawn per clip here, and the run that starts at
-        the first grid point may be drawn too; there the stride is common to a micro-batch, and an index is off by one.
+    Reference: Feichtenhofer et al., NIPS 2016, released code.
     """
+    if stride is not None and spec.sampling != "strided":
+        raise UsageError(
+            f"one stride for a micro-batch is for networks that see strided steps (ST-ResNet); this one is shown "
+            f"{spec.sampling}"
+        )
     steps = valid_steps(spec, frame_count, short_clips=short_clips)
     if spec.sampling == "segments":
         # Real-valued borders, so that every step is drawn equally often even where there are fewer steps than parts.
         T = spec.steps
         places = ((np.arange(T) + rng.random(T)) * (len(steps) / T)).astype(np.int64)
         return _aligned(spec, steps.start + np.minimum(places, len(steps) - 1), frame_count)
-    stride = int(rng.integers(spec.stride[0], spec.stride[1] + 1))
+    skipped = 0 if stride is None else 1
+    stride = draw_stride(spec, rng) if stride is None else stride
     if spec.sampling == "snippets":
         return _around(spec, int(rng.integers(steps.start, steps.stop)), stride, frame_count)
     runs = _runs(steps, stride, spec.steps)
+    runs = runs[skipped:] or runs
     return _aligned(spec, runs[int(rng.integers(len(runs)))], frame_count)
+
+
+def draw_stride(spec: InputSpec, rng: np.random.Generator) -> int:
+    """Frames between neighbouring steps, or between stacks, evenly from ``spec.stride``."""
+    return int(rng.integers(spec.stride[0], spec.stride[1] + 1))
 
 
 def sample_middle(spec: InputSpec, frame_count: int, *, short_clips: ShortClips = "refuse") -> ClipIndices:
@@ -123,7 +144,7 @@ def sample_middle(spec: InputSpec, frame_count: int, *, short_clips: ShortClips 
 
 
 def sample_views(
-    spec: InputSpec, frame_count: int, steps: int, *, short_clips: ShortClips = "refuse"
+    spec: InputSpec, frame_count: int, steps: int, *, spacing: Spacing = "even", short_clips: ShortClips = "refuse"
 ) -> list[ClipIndices]:
     """The clips that stand for a video at test time: ``steps`` positions spread evenly over the valid steps.
 
@@ -132,10 +153,25 @@ def sample_views(
     ``strided`` gives one view of all steps together, and of no fewer than ``spec.steps``, because such a network cannot
     judge a step alone.
 
+    ``spacing="released_code"`` takes the steps by the rule of ST-ResNet's released code instead: a sweep from the first
+    valid step with the widest stride; where that has too many, a run of them drawn at random (here: always the same one
+    for one length); where it has too few, a sweep that ends at the last valid step, one from the front with a stride
+    smaller by one, one to the end with a stride smaller by two, and so on, strung together.
+
     Raises:
         ShortClipError: see :func:`valid_steps`.
+        UsageError: the released code's spacing for a network that is not shown strided steps.
+
+    Reference: Feichtenhofer et al., NIPS 2016: 25 steps, evenly spaced in the text; the sweeps are the released code's.
     """
     valid = valid_steps(spec, frame_count, short_clips=short_clips)
+    if spacing == "released_code":
+        if spec.sampling != "strided":
+            raise UsageError(
+                f"the released code's spacing is for networks that see strided steps together (ST-ResNet); this one is "
+                f"shown {spec.sampling}: take the protocol 25-step"
+            )
+        return [_aligned(spec, _sweeps(valid, spec.stride[1], max(steps, spec.steps)), frame_count)]
     if spec.sampling == "strided":
         return [_aligned(spec, _spread(valid, max(steps, spec.steps)), frame_count)]
     places = _spread(valid, steps)
@@ -168,6 +204,25 @@ def _runs(steps: range, stride: int, T: int) -> list[IntArray]:
     if len(grid) < T:
         return [_spread(steps, T)]
     return [grid[i : i + T] for i in range(len(grid) - T + 1)]
+
+
+def _sweeps(steps: range, stride: int, count: int) -> IntArray:
+    sweep = np.arange(steps.start, steps.stop, stride, dtype=np.int64)
+    if len(sweep) > count:
+        first = int(np.random.default_rng(steps.stop).integers(1, len(sweep) - count + 1))
+        return sweep[first : first + count]
+    found = [sweep]
+    from_front = False
+    missing = count - len(sweep)
+    while missing > 0:
+        if from_front:
+            sweep = np.arange(steps.start, steps.stop, stride, dtype=np.int64)
+        else:
+            sweep = np.arange(steps.stop - 1, steps.start - 1, -stride, dtype=np.int64)[::-1]
+        found.append(sweep[:missing])
+        missing -= len(sweep)
+        from_front, stride = not from_front, max(1, stride - 1)
+    return np.concatenate(found)
 
 
 def _aligned(spec: InputSpec, frames: IntArray, frame_count: int) -> ClipIndices:

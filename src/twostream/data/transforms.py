@@ -19,7 +19,7 @@ from twostream.errors import UsageError
 from twostream.flow.quantize import flip_horizontal
 
 Uint8Array = npt.NDArray[np.uint8]
-Crop = Literal["multi_scale_square", "multi_scale", "random_sides", "random_area", "centre", "none"]
+Crop = Literal["multi_scale_square", "multi_scale", "random_sides", "released_code", "random_area", "centre", "none"]
 Space = Literal["centre", "ten", "three", "whole"]
 
 CROPS: dict[Space, tuple[str, ...]] = {
@@ -99,12 +99,15 @@ class Augment:
             ``multi_scale``: one of ``scales`` for each, at most ``distort`` places apart in the list (TSN's with 1;
             the flow stream of ST-ResNet with as many as there are scales).
             ``random_sides``: each drawn from ``sides``, cut to the frame (ST-ResNet).
+            ``released_code``: sides as ``random_sides``, but only ever near the top left or the bottom right corner
+            (ST-ResNet's released code; an accident of how its table of places is built).
             ``random_area``: a share of the frame's area drawn from ``area`` and width / height drawn from ``aspect``.
             ``centre``: the middle square that the test protocols look at.
             ``none``: the whole frame, squashed into the square.
         scales: sides that ``multi_scale_square`` and ``multi_scale`` choose from.
         distort: how far apart in ``scales`` width and height of ``multi_scale`` may be.
-        sides: lowest and highest of ``random_sides``; the default is 0.75 to 1.25 of the 224 px that are cut from 256.
+        sides: lowest and highest of ``random_sides`` and ``released_code``; the default is 0.75 to 1.25 of the 224 px
+            that are cut from 256.
         area: lowest and highest share of the frame's area, for ``random_area``.
         aspect: lowest and highest width / height, for ``random_area``.
         corners: where the crop lies: at a corner or in the centre, with more places along the long side of wide frames
@@ -186,7 +189,7 @@ class Augment:
             pairs = [(i, j) for i in range(n) for j in range(n) if abs(i - j) <= self.distort]
             i, j = pairs[int(rng.integers(len(pairs)))]
             return short * self.scales[i], short * self.scales[j]
-        if self.crop == "random_sides":
+        if self.crop in ("random_sides", "released_code"):
             w, h = short * rng.uniform(*self.sides, 2)
         else:
             area = width * height * rng.uniform(*self.area)
@@ -199,6 +202,11 @@ class Augment:
         # 0 is the left or top end of the free room, 1 the right or bottom end.
         if self.crop in ("centre", "none"):
             return 0.5, 0.5
+        if self.crop == "released_code":
+            # Two tables of 20 x 20 places: from 0 to 0.25 of the free room, and from 0.75 to 1.
+            end = 0.75 * int(rng.integers(2))
+            x, y = end + 0.25 * rng.integers(20, size=2) / 19
+            return float(x), float(y)
         if not self.corners:
             x, y = rng.random(2)
             return float(x), float(y)

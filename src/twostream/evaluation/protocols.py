@@ -7,7 +7,7 @@ from typing import Literal
 from twostream.clip import InputSpec
 from twostream.data.dataset import ViewDataset
 from twostream.data.items import VideoItem
-from twostream.data.sampling import ShortClips
+from twostream.data.sampling import ShortClips, Spacing
 from twostream.data.transforms import Space
 from twostream.errors import UsageError
 from twostream.flow.store import FlowStore
@@ -28,6 +28,7 @@ class Protocol:
         flips: whether mirror images are seen as well. Switch them off (``dataclasses.replace``) for classes that a
             mirror turns into one another.
         merge: ``logits`` averages before the softmax, ``softmax`` after.
+        spacing: of the positions; ``released_code`` strings sweeps together, see :func:`sampling.sample_views`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Protocol:
     space: Space
     flips: bool
     merge: Merge
+    spacing: Spacing = "even"
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -43,6 +45,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("1-view", steps=1, space="centre", flips=False, merge="logits"),
         # Feichtenhofer et al., NIPS 2016: fully convolutional, scores averaged before the softmax.
         Protocol("25-step", steps=25, space="whole", flips=True, merge="logits"),
+        # The same with the steps that the released code takes, for networks that see them together.
+        Protocol("released_code", steps=25, space="whole", flips=True, merge="logits", spacing="released_code"),
         # Simonyan and Zisserman, NIPS 2014; merged before the softmax as in Wang et al., ECCV 2016.
         Protocol("25x10", steps=25, space="ten", flips=True, merge="logits"),
         # Feichtenhofer et al., SlowFast, ICCV 2019: softmax scores averaged.
@@ -82,5 +86,6 @@ def view_dataset(
         steps=protocol.steps,
         space=protocol.space,
         flips=protocol.flips,
+        spacing=protocol.spacing,
         short_clips=short_clips,
     )

@@ -165,7 +165,9 @@ class Predictor:
         rate = self.flow.fps
         times = video.times if rate is None else np.arange(video.count(rate)) / rate
         self._check_length(path, len(times))
-        views = sample_views(self.spec, len(times), chosen.steps, short_clips=self.short_clips)
+        views = sample_views(
+            self.spec, len(times), chosen.steps, spacing=chosen.spacing, short_clips=self.short_clips
+        )
         # Cells shorter than a frame would show the same one again and again.
         edges = cell_edges(info.seconds, max(wanted.stride, 1 / (rate or info.fps)))
         windows = []

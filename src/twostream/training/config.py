@@ -57,6 +57,9 @@ class OptimConfig:
         clip_norm: upper bound of the gradient's norm; None: no bound.
         label_smoothing: share of the target spread over all classes.
         frozen_batch_norm: none; partial freezes all batch norms but the first of each stream (TSN); all.
+        batch_norm_momentum: share of a micro-batch's mean and variance in the running ones; None: torch's 0.1. Where an
+            optimiser step is made of many micro-batches, few clips would otherwise decide: 1 - 0.95 ** (1 / 32) gives a
+            step of 32 the share 0.05.
     """
 
     optimizer: Literal["sgd", "adamw"] | None = None
@@ -73,6 +76,7 @@ class OptimConfig:
     clip_norm: float | None = 20.0
     label_smoothing: float = 0.0
     frozen_batch_norm: Literal["none", "partial", "all"] = "none"
+    batch_norm_momentum: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,10 @@ class TrainConfig:
         model_args: numbers of the model, e.g. {"dropout": 0.5}.
         size: side in px of the crops; None: 112 on a CPU, 224 on a GPU.
         weights: auto takes ImageNet weights where they are cached or reachable; imagenet; none; or a file or folder.
-        init: a run whose weights are carried over, of the same or other classes.
+        init: a run whose weights are carried over, of the same or other classes; or several, one after the other: a run
+            for each stream.
+        sampling: per_clip draws everything for each clip alone; released_code draws the stride of the steps once for a
+            micro-batch, as ST-ResNet's released code does.
         seed: of everything that is drawn.
     """
 
@@ -144,7 +151,8 @@ class TrainConfig:
     model_args: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     weights: str = "auto"
-    init: str | None = None
+    init: str | tuple[str, ...] | None = None
+    sampling: Literal["per_clip", "released_code"] = "per_clip"
     seed: int = 0
     flow: FlowConfig = field(default_factory=FlowConfig)
     augment: Augment = field(default_factory=Augment)
@@ -194,6 +202,12 @@ class TrainConfig:
                 "optim.milestones",
                 self.optim.milestones,
                 "rising shares of the run between 0 and 1",
+            ),
+            (
+                self.optim.batch_norm_momentum is None or 0 < self.optim.batch_norm_momentum <= 1,
+                "optim.batch_norm_momentum",
+                self.optim.batch_norm_momentum,
+                "a share above 0 and at most 1",
             ),
             (
                 0 <= self.optim.label_smoothing < 1,

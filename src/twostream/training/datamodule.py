@@ -50,6 +50,7 @@ class ClipModule(L.LightningDataModule):
             repeats=self.config.trainer.repeats or 1,
             rank=rank,
             world_size=world,
+            batch_size=self.config.optim.batch_size if self.config.sampling == "released_code" else None,
         )
         return self._loader(self.train_clips, sampler)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 from twostream.clip import Clip
 from twostream.errors import TwostreamError
 from twostream.training.config import OptimConfig
-from twostream.training.optim import build_optimizer, freeze_batch_norm, rate_factor
+from twostream.training.optim import build_optimizer, freeze_batch_norm, rate_factor, set_batch_norm_momentum
 
 
 class TrainingError(TwostreamError):
@@ -41,6 +41,8 @@ class Recognizer(L.LightningModule):
         self.config = config
         self.seed = seed
         freeze_batch_norm(self._streams(), config.frozen_batch_norm)
+        if config.batch_norm_momentum is not None:
+            set_batch_norm_momentum(model, config.batch_norm_momentum)
 
     def _streams(self) -> list[nn.Module]:
         return [child for child in self.model.children() if next(child.parameters(), None) is not None]

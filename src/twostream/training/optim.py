@@ -75,6 +75,13 @@ def rate_factor(config: OptimConfig, steps: int) -> Callable[[int], float]:
     return factor
 
 
+def set_batch_norm_momentum(model: nn.Module, momentum: float) -> None:
+    """Set the share of a batch in the running statistics of every batch norm."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = momentum
+
+
 def freeze_batch_norm(streams: Iterable[nn.Module], rule: str) -> int:
     """Put batch norms into inference mode and stop their learning; returns how many.
 

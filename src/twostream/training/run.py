@@ -186,14 +186,20 @@ def build_model(config: TrainConfig, machine: Machine, annotations: Annotations)
 def initialise(model: VideoModel, config: TrainConfig, annotations: Annotations, *, say: Say) -> str:
     """Give the network its first weights and say where they come from; "random" where from nowhere."""
     if config.init:
-        say(transfer(model, load_model(config.init), classes=annotations.classes).describe())
-        return f"run {config.init}"
+        for run in sources_of(config):
+            say(transfer(model, load_model(run), classes=annotations.classes).describe())
+        return f"run {', '.join(sources_of(config))}"
     found = resolve_weights(config.weights, model.backbone_identity)
     say(found.says)
     if found.state is None:
         return "random"
     say(model.load_backbones(found.state, source=found.source))
     return found.source
+
+
+def sources_of(config: TrainConfig) -> tuple[str, ...]:
+    """The runs whose weights are carried over, in order."""
+    return (config.init,) if isinstance(config.init, str) else config.init or ()
 
 
 def adopt_store(config: TrainConfig) -> TrainConfig:
@@ -229,7 +235,9 @@ def absolute(config: TrainConfig) -> TrainConfig:
         config,
         data=str(Path(config.data).resolve()),
         videos=str(Path(config.videos).resolve()) if config.videos else None,
-        init=str(Path(config.init).resolve()) if config.init else None,
+        init=str(Path(config.init).resolve())
+        if isinstance(config.init, str)
+        else tuple(str(Path(run).resolve()) for run in config.init or ()) or None,
         flow=replace(config.flow, store=str(Path(store).resolve())),
     )
 
