@@ -1,17 +1,17 @@
 """Every network by name, and the one function that builds them."""
 
 import difflib
-import inspect
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import torch
 
 from twostream.errors import UsageError
+from twostream.models.backbones import BACKBONES, Number, backbone_numbers, open_numbers
 from twostream.models.contract import VideoModel
-from twostream.models.two_stream import two_stream_resnet
+from twostream.models.two_stream import two_stream
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class ModelEntry:
     Attributes:
         build: its keyword arguments with defaults are the numbers; their annotations are checked.
         summary: one line for ``twostream models``.
-        fixed: arguments that the name itself decides; not open to the user.
+        fixed: arguments that the name itself decides; not open to the user. Where ``backbone`` is among them, the
+            backbone's own numbers are open too, and ``build`` hands them on.
         defaults: numbers whose default is another one under this name.
     """
 
@@ -43,35 +44,19 @@ _BOTH: Mapping[str, Any] = {"streams": ("appearance", "motion")}
 # To add a network: write its builder in a file beside this one and name it here. tests/test_models_contract.py
 # then holds it to the contract.
 MODELS: dict[str, ModelEntry] = {
-    **{
-        f"spatial_resnet{depth}": ModelEntry(
-            two_stream_resnet, f"ResNet-{depth} on single frames", {"depth": depth, **_FRAMES}
-        )
-        for depth in (18, 34, 50, 101, 152)
-    },
-    **{
-        f"temporal_resnet{depth}": ModelEntry(
-            two_stream_resnet, f"ResNet-{depth} on stacks of optical flow", {"depth": depth, **_FLOW}
-        )
-        for depth in (18, 34, 50, 101, 152)
-    },
-    **{
-        f"two_stream_resnet{depth}": ModelEntry(
-            two_stream_resnet,
-            f"ResNet-{depth} on frames and another on flow, scores averaged (late fusion)",
-            {"depth": depth, **_BOTH},
-        )
-        for depth in (18, 34, 50, 101, 152)
-    },
-    **{
-        f"tsn_resnet{depth}": ModelEntry(
-            two_stream_resnet,
-            f"late fusion on ResNet-{depth} that sees several segments of a clip at once (Temporal Segment Networks)",
-            {"depth": depth, **_BOTH},
+    f"{kind}_{name}": ModelEntry(two_stream, summary.format(backbone.title), {"backbone": name, **fixed}, defaults)
+    for kind, summary, fixed, defaults in (
+        ("spatial", "{} on single frames", _FRAMES, {}),
+        ("temporal", "{} on stacks of optical flow", _FLOW, {}),
+        ("two_stream", "{} on frames and another on flow, scores averaged (late fusion)", _BOTH, {}),
+        (
+            "tsn",
+            "late fusion on {} that sees several segments of a clip at once (Temporal Segment Networks)",
+            _BOTH,
             {"segments": 3},
-        )
-        for depth in (18, 34, 50, 101, 152)
-    },
+        ),
+    )
+    for name, backbone in BACKBONES.items()
 }
 
 
@@ -95,12 +80,7 @@ def known_numbers(name: str) -> dict[str, Any]:
     Raises:
         UsageError: no such model.
     """
-    entry = _entry(name)
-    return {
-        parameter.name: entry.defaults.get(parameter.name, parameter.default)
-        for parameter in inspect.signature(entry.build).parameters.values()
-        if parameter.name != "num_classes" and parameter.name not in entry.fixed
-    }
+    return {number: value.default for number, value in _numbers(name).items()}
 
 
 def create_model(name: str, *, num_classes: int, **numbers: Any) -> VideoModel:
@@ -114,19 +94,17 @@ def create_model(name: str, *, num_classes: int, **numbers: Any) -> VideoModel:
     Raises:
         UsageError: an unknown name, number or value; the message says which would do.
     """
-    entry = _entry(name)
-    known = known_numbers(name)
+    entry, known = _entry(name), _numbers(name)
     if unknown := sorted(set(numbers) - set(known)):
         close = {n: difflib.get_close_matches(n, known, n=1) for n in unknown}
         hint = "".join(f" Did you mean {match[0]}?" for match in close.values() if match)
         raise UsageError(f"{name} takes no {', '.join(unknown)}.{hint} It takes: {', '.join(sorted(known))}")
     if not _fits(num_classes, int) or num_classes < 2:
         raise UsageError(f"num_classes must be a whole number of at least 2, got {num_classes!r}")
-    hints = get_type_hints(entry.build)
     for number, value in numbers.items():
-        if not _fits(value, hints[number]):
-            raise UsageError(f"{name}: {number} must be {_described(hints[number])}, got {value!r}")
-    numbers = known | numbers
+        if not _fits(value, known[number].kind):
+            raise UsageError(f"{name}: {number} must be {_described(known[number].kind)}, got {value!r}")
+    numbers = known_numbers(name) | numbers
     model = entry.build(num_classes=num_classes, **entry.fixed, **numbers)
     model.name, model.numbers = name, numbers
     return model
@@ -151,6 +129,14 @@ def _entry(name: str) -> ModelEntry:
     return MODELS[name]
 
 
+def _numbers(name: str) -> dict[str, Number]:
+    entry = _entry(name)
+    numbers = open_numbers(entry.build, {"num_classes": None, **entry.fixed})
+    if "backbone" in entry.fixed:
+        numbers |= backbone_numbers(entry.fixed["backbone"])
+    return {n: Number(kind, entry.defaults.get(n, default)) for n, (kind, default) in numbers.items()}
+
+
 def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) in (Union, types.UnionType):
         return any(_fits(value, option) for option in get_args(kind))
@@ -168,7 +154,7 @@ def _described(kind: Any) -> str:
         return " or ".join(_described(option) for option in get_args(kind))
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
-    names = {int: "a whole number", float: "a number", types.NoneType: "none"}
+    names = {bool: "true or false", int: "a whole number", float: "a number", types.NoneType: "none"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 

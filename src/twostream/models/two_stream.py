@@ -1,15 +1,16 @@
 """The baselines: frames alone, flow alone, both with late fusion, and TSN's consensus over segments."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from twostream.clip import InputSpec, Stream, Votes
 from twostream.errors import UsageError
-from twostream.models.backbone import Backbone
+from twostream.models.backbone import Backbone, InputScale
+from twostream.models.backbones import build_backbone
 from twostream.models.contract import Normalise, VideoModel
-from twostream.models.resnet import Layout, ResNet
 from twostream.weights.inflate import first_layer
 from twostream.weights.strict import load_strict
 
@@ -95,16 +96,17 @@ class TwoStream(VideoModel):
             load_strict(self.appearance.backbone, state, source=source)
             done.append("appearance as it is")
         if self.motion is not None:
-            channels = self.motion.backbone.in_channels
-            load_strict(self.motion.backbone, first_layer(state, channels), source=source)
+            backbone, channels = self.motion.backbone, self.motion.backbone.in_channels
+            inflated = first_layer(state, channels, name=backbone.first_layer)
+            load_strict(backbone, inflated, source=source)
             done.append(f"motion with the first layer averaged over colour and repeated {channels} times")
         return ", ".join(done)
 
 
 def input_spec(
     *,
+    scale: InputScale,
     streams: tuple[Stream, ...],
-    layout: Layout,
     size: int,
     resize: int | None,
     segments: int,
@@ -112,24 +114,14 @@ def input_spec(
     flow_offset: int | None,
     fps: float | None,
 ) -> InputSpec:
-    """The InputSpec of networks that judge every step alone, normalised as the layout's published weights expect.
-
-    torchvision: RGB by ImageNet's mean and deviation, flow minus 128 over 57.63, the mean deviation of the three
-    colours (TSN's choice), so that the first layer made from RGB weights meets inputs of about the known scale.
-    caffe: RGB minus MSRA's channel means, flow minus 128, neither divided.
+    """The InputSpec of networks that judge every step alone, normalised as the backbone's published weights expect.
 
     ``resize`` None keeps the usual 256 : 224 between stored short side and crop; ``flow_offset`` None centres the
     stack on the frame.
-
-    Reference: papers' sheet of ST-ResNet, sections 1.1 to 1.3; TSN's released models (flow deviation 0.226 of 255).
     """
-    caffe = layout == "caffe"
     return InputSpec(
+        **scale._asdict(),
         streams=streams,
-        rgb_mean=(123.15163084, 115.90288257, 103.0626238) if caffe else (123.675, 116.28, 103.53),
-        rgb_std=(1.0, 1.0, 1.0) if caffe else (58.395, 57.12, 57.375),
-        flow_mean=128.0,
-        flow_std=1.0 if caffe else 57.63,
         size=size,
         resize=round(size * 256 / 224) if resize is None else resize,
         steps=segments,
@@ -141,13 +133,11 @@ def input_spec(
     )
 
 
-def two_stream_resnet(
-    depth: int,
+def two_stream(
+    backbone: str,
     *,
     num_classes: int,
     streams: tuple[Stream, ...] = ("appearance", "motion"),
-    layout: Layout = "torchvision",
-    width: int = 64,
     dropout: float = 0.5,
     motion_dropout: float | None = None,
     segments: int = 1,
@@ -156,15 +146,14 @@ def two_stream_resnet(
     flow_length: int = 10,
     flow_offset: int | None = None,
     fps: float | None = None,
+    **backbone_numbers: Any,
 ) -> TwoStream:
-    """ResNets on frames, flow or both.
+    """One kind of image network on frames, flow or both.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
+        backbone: a name of ``models.backbones.BACKBONES``.
         num_classes: K.
         streams: which streams there are.
-        layout: ``"torchvision"`` (published weights can be had) or ``"caffe"`` (as in the papers).
-        width: channels of the first convolution; 64 as published.
         dropout: before the classifier.
         motion_dropout: the motion stream's own; None: the same. The papers' base streams have 0 and 0.8.
         segments: T in training; their logits are averaged.
@@ -173,10 +162,16 @@ def two_stream_resnet(
         flow_length: L, fields per stack.
         flow_offset: first field of a stack relative to its frame; None: centred.
         fps: common frame rate; None: each video's own.
+        backbone_numbers: the backbone's own, for both streams: ``width``, a ResNet's ``layout``, VGG's ``batch_norm``.
     """
+    appearance = motion = None
+    if "appearance" in streams:
+        appearance = build_backbone(backbone, **backbone_numbers)
+    if "motion" in streams:
+        motion = build_backbone(backbone, in_channels=2 * flow_length, **backbone_numbers)
     spec = input_spec(
+        scale=next(b.scale for b in (appearance, motion) if b is not None),
         streams=streams,
-        layout=layout,
         size=size,
         resize=resize,
         segments=segments,
@@ -184,11 +179,6 @@ def two_stream_resnet(
         flow_offset=flow_offset,
         fps=fps,
     )
-    appearance = motion = None
-    if "appearance" in streams:
-        appearance = ResNet(depth, layout=layout, width=width)
-    if "motion" in streams:
-        motion = ResNet(depth, in_channels=spec.flow_channels, layout=layout, width=width)
     return TwoStream(
         appearance,
         motion,
@@ -199,4 +189,4 @@ def two_stream_resnet(
     )
 
 
-__all__ = ["StreamNetwork", "TwoStream", "input_spec", "two_stream_resnet"]
+__all__ = ["StreamNetwork", "TwoStream", "input_spec", "two_stream"]
