@@ -251,6 +251,14 @@ def test_a_finished_row_says_where_its_figures_come_from(ran: Any, shapes: Path)
     assert after is not None
     assert after.weights is None
     assert after.asked["after.variant"] == "late"
+    lines = {line.variant: line for line in make_table(suite, out).lines if line.stream is None and not line.reference}
+    assert [lines[name].steps for name in ("late", "longer")] == [3, 6]
+    assert lines["longer"].training_seconds == finished.cost["training_seconds"] + after.cost["training_seconds"]
+    assert "count all stages" in table_markdown(suite, out)
+    # The stage before is on another machine: what all cost together is not known.
+    SuiteFolder(suite, out).row_file(row).rename(out / "elsewhere")
+    assert {line.variant: line.steps for line in make_table(suite, out).lines if line.stream is None}["longer"] is None
+    (out / "elsewhere").rename(SuiteFolder(suite, out).row_file(row))
 
 
 def test_finished_rows_are_not_run_again(ran: Any, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +395,7 @@ def finish(folder: SuiteFolder, row: Row, scores: Scores, **other: Any) -> Finis
         "chosen": {},
         "figures": figures_of(scores),
         "streams": streams_of(scores),
-        "cost": {"seconds": 60.0},
+        "cost": {"seconds": 60.0, "training_seconds": 50.0, "epochs": 1, "steps": 3},
         "left_out": {},
         "weights": "random",
         "scores_file": file,
@@ -424,7 +432,7 @@ def test_means_spreads_and_what_is_missing(two: SuiteFolder) -> None:
     assert new.splits == {"1": 1.0, "2": 0.75}
     assert new.spread is None, "one seed alone saw both splits"
     text = table_markdown(two.suite, two.out)
-    assert "| | split 1 | split 2 | mean | spread | mean class | rows | against base |".replace("| |", "|  |") in text
+    assert "|  | split 1 | split 2 | mean | spread | mean class | steps | training | rows | against base |" in text
     assert "| new | 1.000 | 0.750 | 0.875 |" in text
     assert "| 3 of 4 |" in text
     assert "mean over 2 seeds" in text

@@ -48,6 +48,8 @@ class Line:
         spread: standard deviation of top-1, ``spread_over`` "seeds" (of the mean over splits) or, with one seed,
             "splits".
         rows, of: how many rows are there, and how many belong there.
+        steps, training_seconds: optimiser steps and wall time of training, those of the runs that a row starts from
+            included; mean over the rows that are there, and None where the file of such a run is not.
         versus: against the baseline, where the scores of both are on this machine.
     """
 
@@ -62,6 +64,8 @@ class Line:
     spread_over: str | None
     rows: int
     of: int
+    steps: float | None = None
+    training_seconds: float | None = None
     versus: Versus | None = None
 
     @property
@@ -106,7 +110,7 @@ def make_table(suite: Suite, out: Path) -> Table:
         for variant in dict.fromkeys(row.variant for row in of_data):
             own = {row: there.get(row) for row in of_data if row.variant == variant}
             for stream in _streams(suite, own):
-                line = _line(own, variant, stream, data)
+                line = _line(own, variant, stream, data, there)
                 versus = _versus(folder, of_data, there, own, stream, notes)
                 lines.append(replace(line, versus=versus))
     notes += _made_by(list(there.values()), len(rows))
@@ -136,7 +140,7 @@ def table_markdown(suite: Suite, out: Path) -> str:
     splits = [str(split) for split in suite.splits]
     compared = any(line.versus for line in table.lines)
     header = ["", *(["data"] if several else []), *(f"split {split}" for split in splits)]
-    header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "rows"]
+    header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "steps", "training", "rows"]
     header += [f"against {suite.baseline}"] if compared else []
     shown = _short_names(suite)
     grid = [header, ["---", *("---:" for _ in header[1:])]]
@@ -146,10 +150,15 @@ def table_markdown(suite: Suite, out: Path) -> str:
         cells += [_number(line.splits.get(split), "missing") for split in splits]
         cells += [_number(line.top1, "")] if len(splits) > 1 else []
         cells += ["" if line.spread is None else f"± {line.spread:.3f} over {line.spread_over}"]
-        cells += [_number(line.mean_class, ""), "" if line.reference else f"{line.rows} of {line.of}"]
+        cells += [_number(line.mean_class, "")]
+        cells += ["" if line.steps is None else f"{line.steps:.0f}"]
+        cells += ["" if line.training_seconds is None else seconds_text(line.training_seconds)]
+        cells += ["" if line.reference else f"{line.rows} of {line.of}"]
         cells += [_versus_text(line.versus)] if compared else []
         grid.append(cells)
     explained = [f"Top-1 on the test videos by the protocol {suite.protocol}" + _over_seeds(suite) + "."]
+    if any(row.after for row in suite.rows()):
+        explained.append("Steps and time of training count all stages.")
     if compared:
         explained.append("Differences with their 95 % interval.")
     text = [f"### {suite.title}", "", " ".join(explained), ""]
@@ -233,7 +242,13 @@ def _figures(stream: str | None) -> Callable[[Finished], dict[str, Any]]:
     return lambda finished: finished.figures if stream is None else finished.streams[stream]
 
 
-def _line(own: Mapping[Row, Finished | None], variant: str, stream: str | None, data: str | None) -> Line:
+def _line(
+    own: Mapping[Row, Finished | None],
+    variant: str,
+    stream: str | None,
+    data: str | None,
+    all_there: Mapping[Row, Finished],
+) -> Line:
     figures = _figures(stream)
     there = {row: figures(finished) for row, finished in own.items() if finished}
     splits = list(dict.fromkeys(row.split for row in own))
@@ -266,7 +281,20 @@ def _line(own: Mapping[Row, Finished | None], variant: str, stream: str | None, 
         spread_over=over,
         rows=len(there),
         of=len(own),
+        steps=_mean(_over_stages(row, "steps", all_there) for row in there),
+        training_seconds=_mean(_over_stages(row, "training_seconds", all_there) for row in there),
     )
+
+
+def _over_stages(row: Row | None, key: str, there: Mapping[Row, Finished]) -> float | None:
+    """What a row and all that it starts from cost together."""
+    total = 0.0
+    while row is not None:
+        if row not in there:
+            return None
+        total += there[row].cost[key]
+        row = row.after
+    return total
 
 
 def _mean(values: Any) -> float | None:
