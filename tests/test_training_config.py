@@ -2,12 +2,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from twostream.commands.train import parse_train
 from twostream.data.transforms import Augment
 from twostream.errors import UsageError
+from twostream.models import create_model
 from twostream.training.config import FlowConfig, Machine, OptimConfig, TrainConfig, TrainerConfig, resolve
+from twostream.training.optim import parameter_groups
 
 LAPTOP = Machine(accelerator="cpu", cores=2, fast_bf16=False)
 SERVER = Machine(accelerator="cuda", cores=16, fast_bf16=True)
@@ -136,4 +139,8 @@ def test_a_wrong_call_is_one_message(words: list[str], said: str) -> None:
 def test_every_shipped_configuration_parses(file: Path) -> None:
     assert yaml.safe_load(file.read_text())
     config = parse_train(["--config", str(file), "--data", "d", "--out", "o"])
-    assert config.model
+    with torch.device("meta"):  # shapes without memory
+        model = create_model(config.model, num_classes=101, **config.model_args)
+    # Every pattern of its rates names something.
+    resolved = resolve(config, machine=SERVER, clips=9537, validation=954, pretrained=True)
+    assert parameter_groups(model, resolved.optim)
