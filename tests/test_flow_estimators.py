@@ -22,7 +22,7 @@ from twostream.flow.estimators import (
 DATA = os.environ.get("TWOSTREAM_DATA")
 NAMES = tuple(ESTIMATORS)
 # Enough for these sizes, and a hundred times faster than the defaults.
-QUICK = {"dis": {}, "tvl1-opencv": {"warps": 2, "outer_iterations": 2, "nscales": 3}, "farneback": {}}
+QUICK = {"tvl1": {}, "dis": {}, "tvl1-opencv": {"warps": 2, "outer_iterations": 2, "nscales": 3}, "farneback": {}}
 
 
 def moving(width: int, height: int, shift: tuple[int, int] = (2, -1), *, seed: int = 0) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_frames_of_another_kind_are_refused(name: str, previous: object, followi
 
 
 def test_the_known_names_are_listed() -> None:
-    with pytest.raises(FlowError, match="no flow estimator is called 'raft'; there are: dis, tvl1-opencv, farneback"):
+    with pytest.raises(FlowError, match="no flow estimator is called 'raft'; there are: tvl1, dis, tvl1-opencv, farneback"):
         create_estimator("raft")
     with pytest.raises(FlowError, match="farneback has no parameter levles, preset; it has: pyr_scale, levels"):
         create_estimator("farneback", levles=3, preset="fast")

@@ -1,57 +1,27 @@
-"""What an optical flow estimator is, OpenCV's three behind that contract, and the registry that names them.
-
-An estimator answers a pair of frames from the pair alone: no field that it gave before, no frame size that it met
-before and no number of threads changes a bit of its answer.
-"""
+"""OpenCV's three estimators behind the contract of ``flow/contract.py``, and the registry that names all of them."""
 
 import inspect
 import math
 import types
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from twostream.errors import TwostreamError
-
-Luma = npt.NDArray[np.uint8]
-Flow = npt.NDArray[np.float32]
-Value = bool | int | float | str
-
-# Frames need this many px on either side. It is where OpenCV's TV-L1 ends its pyramid; below it the answers of all
-# three are noise, and OpenCV's DIS reads beyond its arrays (segmentation faults from 12 x 40 px downwards).
-MINIMUM_SIDE = 16
-
-
-class FlowError(TwostreamError):
-    """Flow that cannot be computed, kept or shown as asked."""
-
-
-class FlowEstimator(Protocol):
-    """A function of two frames, with a name and the numbers it works with.
-
-    Safe to call from several threads at once. Calling it with ``previous`` and ``following``, (H, W) uint8 luma of one
-    size, gives (2, H, W) float32: u and v in px, so that the point at (x, y) of ``previous`` is found at (x+u, y+v) of
-    ``following``.
-
-    Raises:
-        FlowError: frames of another type or shape, of two sizes, or too small.
-    """
-
-    @property
-    def name(self) -> str:
-        """Its key in :data:`ESTIMATORS`."""
-
-    @property
-    def parameters(self) -> dict[str, Value]:
-        """Every number that decides the answer, defaults too; ``create_estimator`` takes them back."""
-
-    def __call__(self, previous: Luma, following: Luma) -> Flow:
-        """See the class."""
-
+from twostream.flow.contract import (
+    MINIMUM_SIDE,
+    Flow,
+    FlowError,
+    FlowEstimator,
+    Luma,
+    Value,
+    check_pair,
+    check_range,
+    what,
+)
+from twostream.flow.tvl1 import Tvl1
 
 # OpenCV's presets, spelled out so that another version of OpenCV with other defaults computes the same.
 _DIS_SHARED: dict[str, Value] = {
@@ -121,14 +91,14 @@ class Dis:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         numbers = self._numbers
-        _check_range(self.name, "finest_scale", numbers["finest_scale"], 0, 10)
-        _check_range(self.name, "patch_size", numbers["patch_size"], 4, 64)
+        check_range(self.name, "finest_scale", numbers["finest_scale"], 0, 10)
+        check_range(self.name, "patch_size", numbers["patch_size"], 4, 64)
         # A wider stride leaves gaps between patches, and OpenCV reads beyond its arrays.
-        _check_range(self.name, "patch_stride", numbers["patch_stride"], 1, numbers["patch_size"])
-        _check_range(self.name, "gradient_descent_iterations", numbers["gradient_descent_iterations"], 1, 10_000)
+        check_range(self.name, "patch_stride", numbers["patch_stride"], 1, numbers["patch_size"])
+        check_range(self.name, "gradient_descent_iterations", numbers["gradient_descent_iterations"], 1, 10_000)
         for name in ("iterations", "alpha", "gamma", "delta"):
             name = f"variational_refinement_{name}"
-            _check_range(self.name, name, numbers[name], 0, 10_000)
+            check_range(self.name, name, numbers[name], 0, 10_000)
 
     @property
     def _numbers(self) -> dict[str, Any]:
@@ -143,7 +113,7 @@ class Dis:
         """See :class:`FlowEstimator`."""
         numbers = self._numbers
         patch = numbers["patch_size"]
-        H, W = _check_pair(self.name, previous, following, max(MINIMUM_SIDE, 2 * patch))
+        H, W = check_pair(self.name, previous, following, max(MINIMUM_SIDE, 2 * patch))
         # As OpenCV computes it.
         coarsest = min(int(math.log2(max(H, W) / (4 * patch)) + 0.5), int(math.log2(min(H, W) / patch)))
         # With an array in place of None, OpenCV would start from what is in it.
@@ -196,12 +166,12 @@ class OpenCvTvl1:
 
     def __post_init__(self) -> None:
         for name in ("tau", "lambda_", "theta"):
-            _check_range(self.name, name, getattr(self, name), 1e-6, 1e6)
+            check_range(self.name, name, getattr(self, name), 1e-6, 1e6)
         for name in ("nscales", "warps", "inner_iterations", "outer_iterations"):
-            _check_range(self.name, name, getattr(self, name), 1, 10_000)
+            check_range(self.name, name, getattr(self, name), 1, 10_000)
         for name in ("epsilon", "gamma"):
-            _check_range(self.name, name, getattr(self, name), 0, 1e6)
-        _check_range(self.name, "scale_step", self.scale_step, 0.1, 0.95)
+            check_range(self.name, name, getattr(self, name), 0, 1e6)
+        check_range(self.name, "scale_step", self.scale_step, 0.1, 0.95)
         if self.median_filtering not in (1, 3, 5):
             raise FlowError(f"median_filtering of {self.name} is 1, 3 or 5, got {self.median_filtering}")
 
@@ -212,7 +182,7 @@ class OpenCvTvl1:
 
     def __call__(self, previous: Luma, following: Luma) -> Flow:
         """See :class:`FlowEstimator`."""
-        _check_pair(self.name, previous, following, MINIMUM_SIDE)
+        check_pair(self.name, previous, following, MINIMUM_SIDE)
         # Made anew for each pair: one that met a small frame keeps the smaller number of levels from then on.
         method: Any = cv2.optflow.DualTVL1OpticalFlow.create(
             self.tau,
@@ -256,11 +226,11 @@ class Farneback:
     poly_sigma: float = 1.2
 
     def __post_init__(self) -> None:
-        _check_range(self.name, "pyr_scale", self.pyr_scale, 0.1, 0.95)
-        _check_range(self.name, "levels", self.levels, 0, 20)
-        _check_range(self.name, "winsize", self.winsize, 1, 1000)
-        _check_range(self.name, "iterations", self.iterations, 1, 10_000)
-        _check_range(self.name, "poly_sigma", self.poly_sigma, 0.1, 100)
+        check_range(self.name, "pyr_scale", self.pyr_scale, 0.1, 0.95)
+        check_range(self.name, "levels", self.levels, 0, 20)
+        check_range(self.name, "winsize", self.winsize, 1, 1000)
+        check_range(self.name, "iterations", self.iterations, 1, 10_000)
+        check_range(self.name, "poly_sigma", self.poly_sigma, 0.1, 100)
         if self.poly_n not in (5, 7):
             raise FlowError(f"poly_n of {self.name} is 5 or 7, got {self.poly_n}")
 
@@ -271,7 +241,7 @@ class Farneback:
 
     def __call__(self, previous: Luma, following: Luma) -> Flow:
         """See :class:`FlowEstimator`."""
-        H, W = _check_pair(self.name, previous, following, MINIMUM_SIDE)
+        H, W = check_pair(self.name, previous, following, MINIMUM_SIDE)
         flow = cv2.calcOpticalFlowFarneback(
             previous,
             following,
@@ -288,6 +258,7 @@ class Farneback:
 
 
 ESTIMATORS: dict[str, Callable[..., FlowEstimator]] = {
+    "tvl1": Tvl1,
     "dis": Dis,
     "tvl1-opencv": OpenCvTvl1,
     "farneback": Farneback,
@@ -318,7 +289,7 @@ def compute(frames: Luma, *, estimator: str = "dis", **parameters: Any) -> Flow:
     """
     estimate = create_estimator(estimator, **parameters)
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 3 or len(frames) < 1:
-        raise FlowError(f"frames must be (T, H, W) uint8 luma with T >= 1, got {_what(frames)}")
+        raise FlowError(f"frames must be (T, H, W) uint8 luma with T >= 1, got {what(frames)}")
     T, H, W = frames.shape
     fields = np.empty((T - 1, 2, H, W), np.float32)
     for k in range(T - 1):
@@ -342,32 +313,6 @@ def _converted(name: str, key: str, value: Any, hint: Any) -> Value:
     raise FlowError(f"{key} of {name} is {wanted[kinds.pop()]}, got {value!r}")
 
 
-def _check_range(name: str, key: str, value: float, lowest: float, highest: float) -> None:
-    if not lowest <= value <= highest:
-        raise FlowError(f"{key} of {name} must lie in {lowest:g} to {highest:g}, got {value:g}")
-
-
-def _check_pair(name: str, previous: Luma, following: Luma, minimum: int) -> tuple[int, int]:
-    for frame in (previous, following):
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 2:
-            raise FlowError(f"{name} takes luma frames (H, W) uint8, got {_what(frame)}")
-    H, W = previous.shape
-    if following.shape != (H, W):
-        raise FlowError(
-            f"{name} takes two frames of one size, got {W}x{H} and {following.shape[1]}x{following.shape[0]} px"
-        )
-    if min(H, W) < minimum:
-        raise FlowError(
-            f"frames of {W}x{H} px are too small for {name}, which needs {minimum} px on either side; "
-            f"resize them first (a short side of {minimum} or more)"
-        )
-    return H, W
-
-
-def _what(value: Any) -> str:
-    return f"{value.shape} {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
 def _planes(flow: Any) -> Flow:
     """(H, W, 2) as OpenCV gives it to (2, H, W)."""
     return np.ascontiguousarray(np.moveaxis(np.asarray(flow, np.float32), 2, 0))
@@ -381,6 +326,7 @@ __all__ = [
     "FlowError",
     "FlowEstimator",
     "OpenCvTvl1",
+    "Tvl1",
     "compute",
     "create_estimator",
 ]
