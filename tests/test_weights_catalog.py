@@ -31,6 +31,8 @@ from twostream.weights.catalog import (
     resolve_weights,
 )
 
+TORCHVISION = "https://download.pytorch.org/models"
+
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves one file at every address and misbehaves as told."""
@@ -123,27 +125,34 @@ def record(server: Server, monkeypatch: pytest.MonkeyPatch) -> WeightsRecord:
     return record
 
 
-def test_the_catalog_names_torchvisions_files_and_the_input_they_want() -> None:
+def test_the_catalog_names_published_files_and_the_input_they_want() -> None:
     assert {r.file for r in CATALOG.values()} == {
         "resnet18-f37072fd.pth",
         "resnet34-b627a593.pth",
         "resnet50-0676ba61.pth",
         "resnet101-63fe2227.pth",
         "resnet152-394f9c45.pth",
+        "vgg16-397923af.pth",
+        "vgg16_bn-6c64b313.pth",
+        "bn_inception-52deb4733.pth",
     }
     for identity, record in CATALOG.items():
         assert record.identity == identity
-        assert record.url == f"https://download.pytorch.org/models/{record.file}"
-        assert re.fullmatch(r"[0-9a-f]{8}", record.hash_prefix)
+        server = "http://data.lip6.fr/cadene/pretrainedmodels" if identity == "bn_inception" else TORCHVISION
+        assert record.url == f"{server}/{record.file}"
+        assert re.fullmatch(r"[0-9a-f]{8,9}", record.hash_prefix)
         assert record.hash_prefix in record.file
         assert "ImageNet" in record.source
         assert "BSD" in record.licence
+        name, numbers = ("vgg16", {"batch_norm": True}) if identity == "vgg16_bn" else (identity, {})
         with torch.device("meta"):
-            model = create_model(f"spatial_{identity}", num_classes=1000)
+            model = create_model(f"spatial_{name}", num_classes=1000, **numbers)
         assert model.backbone_identity == identity
         for key in ("rgb_mean", "rgb_std", "size", "resize"):
             assert getattr(model.spec, key) == getattr(record.spec, key)
         parameters = sum(p.numel() for p in model.parameters())
+        if name == "vgg16":  # three layers where the model has one
+            parameters += 25089 * 4096 + 4097 * 4096 + 4097 * 1000 - 513 * 1000
         assert parameters * 4 < record.size < parameters * 4.02  # float32, moments of the batch norms, names
 
 

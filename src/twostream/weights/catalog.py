@@ -19,7 +19,7 @@ from torch import Tensor
 from twostream.clip import InputSpec
 from twostream.files import OutputError, sha256_of
 from twostream.units import bytes_text
-from twostream.weights.convert import from_torchvision
+from twostream.weights.convert import to_backbone
 from twostream.weights.strict import WeightsError
 
 Progress = Callable[[int, int, str], None]
@@ -70,14 +70,32 @@ def _torchvision(identity: str, hash_prefix: str, mebibytes: float) -> WeightsRe
     )
 
 
-# The stride sits in the 3x3 of these (torchvision's layout), so they fit only backbones of that layout and of full
-# width. MSRA's own weights, for the Caffe layout, are had by converting a MatConvNet or Caffe file.
+# All fit only backbones of full width. The stride sits in the 3x3 of these ResNets (torchvision's layout); MSRA's own
+# weights, for the Caffe layout, are had by converting a MatConvNet or Caffe file.
 CATALOG: dict[str, WeightsRecord] = {
     "resnet18": _torchvision("resnet18", "f37072fd", 44.661),
     "resnet34": _torchvision("resnet34", "b627a593", 83.275),
     "resnet50": _torchvision("resnet50", "0676ba61", 97.781),
     "resnet101": _torchvision("resnet101", "63fe2227", 170.511),
     "resnet152": _torchvision("resnet152", "394f9c45", 230.434),
+    "vgg16": _torchvision("vgg16", "397923af", 527.796),
+    "vgg16_bn": _torchvision("vgg16_bn", "6c64b313", 527.866),
+    "bn_inception": WeightsRecord(
+        identity="bn_inception",
+        # The server is not always up; a copy from elsewhere is given with --weights PATH and held to the same hash.
+        url="http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
+        hash_prefix="52deb4733",
+        size=round(43.2 * 2**20),
+        spec=InputSpec(
+            streams=("appearance",),
+            rgb_mean=(123.0, 117.0, 104.0),
+            rgb_std=(1.0, 1.0, 1.0),
+            size=224,
+            resize=256,
+        ),
+        source="pretrained-models.pytorch, ImageNet-1K (trained by Y. Xiong in Caffe for TSN)",
+        licence="BSD-3-Clause (pretrained-models.pytorch); the terms of the ImageNet pictures may bear on the weights",
+    ),
 }
 
 
@@ -263,7 +281,8 @@ def resolve_weights(
 
     ``"none"``: from scratch. ``"imagenet"``: the published weights, or an error. ``"auto"``: them where they are
     cached or can be had, else from scratch; the sentence says which and why. A path: a ``.pth`` or ``.safetensors``
-    with torchvision's names, or a folder that holds the published file. (A file called ``auto`` is ``./auto``.)
+    with the published names (torchvision's; for BN-Inception, those of TSN), or a folder that holds the published
+    file. (A file called ``auto`` is ``./auto``.)
 
     torchvision's weights are refused for the Caffe layout although every shape agrees: with the stride in another
     convolution the same numbers compute something else.
@@ -306,7 +325,7 @@ def resolve_weights(
 
 def _published(record: WeightsRecord, path: Path) -> Resolved:
     says = f"weights: {record.file} from {record.source}; {record.licence}"
-    return Resolved(from_torchvision(read_tensors(path)), says, record.file)
+    return Resolved(to_backbone(read_tensors(path), record.identity), says, record.file)
 
 
 def _given(path: Path, identity: str, record: WeightsRecord | None) -> Resolved:
@@ -321,7 +340,7 @@ def _given(path: Path, identity: str, record: WeightsRecord | None) -> Resolved:
     if record is not None and path.name == record.file and not digest.startswith(record.hash_prefix):
         raise WeightsError(f"{path}: not the published file, its SHA-256 does not begin with {record.hash_prefix}")
     try:
-        state = from_torchvision(tensors)
+        state = to_backbone(tensors, identity)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     if "-caffe" in identity and "conv1.bias" not in state:
