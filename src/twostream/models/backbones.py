@@ -33,21 +33,26 @@ class BackboneEntry:
     """A name's network.
 
     Attributes:
-        build: the class; its keyword arguments beside ``in_channels`` are numbers that the user may give.
+        build: the class.
         title: as it is written in a sentence.
+        numbers: those of its keyword arguments that the user may give.
         fixed: arguments that the name decides.
     """
 
     build: type[Backbone]
     title: str
+    numbers: tuple[str, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
 # To add one: write it in a file beside this one and name it here; the registry then has every model on top of it.
 BACKBONES: dict[str, BackboneEntry] = {
-    **{f"resnet{depth}": BackboneEntry(ResNet, f"ResNet-{depth}", {"depth": depth}) for depth in DEPTHS},
-    "bn_inception": BackboneEntry(BNInception, "BN-Inception"),
-    "vgg16": BackboneEntry(VGG16, "VGG-16"),
+    **{
+        f"resnet{depth}": BackboneEntry(ResNet, f"ResNet-{depth}", ("layout", "width"), {"depth": depth})
+        for depth in DEPTHS
+    },
+    "bn_inception": BackboneEntry(BNInception, "BN-Inception", ("width",)),
+    "vgg16": BackboneEntry(VGG16, "VGG-16", ("width", "batch_norm")),
 }
 
 
@@ -58,7 +63,7 @@ def backbone_numbers(name: str) -> dict[str, Number]:
         UsageError: no such backbone.
     """
     entry = _entry(name)
-    return open_numbers(entry.build, {"in_channels": 3, **entry.fixed})
+    return open_numbers(entry.build, {"in_channels": 3, "unit_at": None, **entry.fixed})
 
 
 def build_backbone(name: str, *, in_channels: int = 3, **numbers: Any) -> Backbone:

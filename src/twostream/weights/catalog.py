@@ -19,6 +19,7 @@ from torch import Tensor
 from twostream.clip import InputSpec
 from twostream.files import OutputError, sha256_of
 from twostream.units import bytes_text
+from twostream.weights.caffemodel import read_caffemodel
 from twostream.weights.convert import to_backbone
 from twostream.weights.strict import WeightsError
 
@@ -249,7 +250,7 @@ def _reason(error: BaseException) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of a ``.pth`` read without running any code that it may hold.
+    """The tensors of a ``.safetensors`` or ``.caffemodel`` file, or of a ``.pth`` without running code it may hold.
 
     Raises:
         WeightsError: no such file, damaged, or something else than a dict of tensors.
@@ -257,13 +258,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
+        elif path.suffix == ".caffemodel":
+            state = read_caffemodel(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weights file") from error
     except Exception as error:  # bytes that are no weights make the readers fail in any way there is
         reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{path}: cannot be read as weights, .pth or .safetensors ({reason or error!r})") from error
+        raise WeightsError(
+            f"{path}: cannot be read as weights, .pth, .safetensors or .caffemodel ({reason or error!r})"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path}: holds something else than a dict of names and tensors")
     return state
@@ -280,9 +285,9 @@ def resolve_weights(
     """What ``--weights auto|imagenet|none|PATH`` means for a backbone of this identity.
 
     ``"none"``: from scratch. ``"imagenet"``: the published weights, or an error. ``"auto"``: them where they are
-    cached or can be had, else from scratch; the sentence says which and why. A path: a ``.pth`` or ``.safetensors``
-    with the published names (torchvision's; for BN-Inception, those of TSN), or a folder that holds the published
-    file. (A file called ``auto`` is ``./auto``.)
+    cached or can be had, else from scratch; the sentence says which and why. A path: a ``.pth``, ``.safetensors`` or
+    ``.caffemodel`` with the published names (torchvision's; for BN-Inception, those of TSN), or a folder that holds
+    the published file. (A file called ``auto`` is ``./auto``.)
 
     torchvision's weights are refused for the Caffe layout although every shape agrees: with the stride in another
     convolution the same numbers compute something else.
