@@ -63,7 +63,8 @@ def backbone_numbers(name: str) -> dict[str, Number]:
         UsageError: no such backbone.
     """
     entry = _entry(name)
-    return open_numbers(entry.build, {"in_channels": 3, "unit_at": None, **entry.fixed})
+    taken = open_numbers(entry.build, {})
+    return {number: taken[number] for number in entry.numbers}
 
 
 def build_backbone(name: str, *, in_channels: int = 3, **numbers: Any) -> Backbone:
