@@ -1,6 +1,7 @@
 """Networks by name."""
 
 from twostream.models.backbone import Backbone, Tap
+from twostream.models.backbones import BACKBONES, build_backbone
 from twostream.models.contract import VideoModel
 from twostream.models.registry import (
     MODELS,
@@ -13,12 +14,14 @@ from twostream.models.registry import (
 )
 
 __all__ = [
+    "BACKBONES",
     "MODELS",
     "Backbone",
     "ModelEntry",
     "ModelRow",
     "Tap",
     "VideoModel",
+    "build_backbone",
     "create_model",
     "describe_models",
     "known_numbers",
