@@ -17,9 +17,12 @@ import pytest
 
 from twostream.errors import UsageError
 from twostream.files import OutputError, remove_leftovers
-from twostream.flow import extract as room
-from twostream.flow.estimators import FlowError, create_estimator
-from twostream.flow.extract import ExtractionSummary, Job, Outcome, Source, estimate, extract, run_job
+from twostream.flow import executors, forecast, jobs
+from twostream.flow.contract import FlowError
+from twostream.flow.estimators import create_estimator
+from twostream.flow.extract import ExtractionSummary, extract
+from twostream.flow.forecast import estimate
+from twostream.flow.jobs import Job, Outcome, Source, run_job
 from twostream.flow.quantize import dequantize, quantize
 from twostream.flow.store import FlowSettings, FlowStore, StoredFlow, StoredFlowWriter
 from twostream.video import Video, write_video
@@ -49,6 +52,11 @@ def files(root: Path) -> dict[str, str]:
     """Every file below ``root`` and its hash."""
     found = sorted(p for p in root.rglob("*") if p.is_file())
     return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+
+
+def job_of(path: Path, root: Path, **options: Any) -> Job:
+    options = {"settings": SETTINGS, "on_error": "raise", "run": "r", **options}
+    return Job(source=Source("v", path), store=root, target=root / "v.flow", **options)
 
 
 def run_inline(source: Path, root: Path, settings: FlowSettings = SETTINGS, **options: Any) -> ExtractionSummary:
@@ -147,7 +155,7 @@ def test_a_finished_store_needs_no_worker_and_no_permission_to_write(
 ) -> None:
     path = make(tmp_path / "v.mp4")
     run_inline(path, tmp_path / "store")
-    monkeypatch.setattr(room, "_Worker", None)
+    monkeypatch.setattr(executors, "_Worker", None)
     monkeypatch.setattr(FlowStore, "prepare", None)
     summary = extract([Source("v", path)], FlowStore(tmp_path / "store"), workers=3)
     assert summary.skipped == ("v",)
@@ -212,7 +220,7 @@ def test_a_store_that_cannot_be_written_is_found_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make(tmp_path / "v.mp4", 2)
-    monkeypatch.setattr(room, "run_job", None)
+    monkeypatch.setattr(executors, "run_job", None)
     store = FlowStore(tmp_path / "file" / "store", SETTINGS)
     (tmp_path / "file").write_text("")
     with pytest.raises(FlowError, match="a file stands where the folder of a flow store must be"):
@@ -231,7 +239,7 @@ def test_a_read_only_folder_is_found_before_the_work(
     else:
         store.root.mkdir()
     store.root.chmod(0o555)
-    monkeypatch.setattr(room, "run_job", None)
+    monkeypatch.setattr(executors, "run_job", None)
     with pytest.raises(OutputError, match="cannot be written"):
         extract([Source("v", path)], store, workers=0)
 
@@ -302,8 +310,8 @@ def test_whatever_goes_wrong_is_told_of_that_video(
         raise raised
 
     path = make(tmp_path / "v.mp4", 2)
-    monkeypatch.setattr(room, "_fingerprint", fail)
-    job = Job(source=Source("v", path), target=tmp_path / "v.flow", settings=SETTINGS, on_error="raise")
+    monkeypatch.setattr(jobs, "_fingerprint", fail)
+    job = job_of(path, tmp_path)
     assert message in str(run_job(job, lambda _: None).reason)
 
 
@@ -311,20 +319,20 @@ def test_a_video_that_yields_nothing_or_goes_away_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make(tmp_path / "v.mp4", 2)
-    job = Job(source=Source("v", path), target=tmp_path / "v.flow", settings=SETTINGS, on_error="raise")
+    job = job_of(path, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Video, "stream", lambda _self, **_: iter(()))
         assert run_job(job, lambda _: None).reason == f"{path}: not one frame of it can be read"
     for function in ("_fingerprint", "_whole_hash"):
-        real = getattr(room, function)
+        real = getattr(jobs, function)
         with monkeypatch.context() as patch:
-            patch.setattr(room, function, lambda _path, real=real: real(tmp_path / "gone"))
+            patch.setattr(jobs, function, lambda _path, real=real: real(tmp_path / "gone"))
             assert "gone: cannot be read (No such file or directory)" in str(run_job(job, lambda _: None).reason)
     assert not (tmp_path / "v.flow").exists()
 
 
 def test_long_videos_are_reported_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_MESSAGE_EVERY", 0.0)
+    monkeypatch.setattr(jobs, "_MESSAGE_EVERY", 0.0)
     told: list[str] = []
     run_inline(make(tmp_path / "v.mp4", 4), tmp_path / "store", progress=lambda *state: told.append(state[2]))
     assert told[1:] == ["v: 0 fields", "v: 1 fields", "v: 2 fields", "v: 3 fields", "v: done"]
@@ -339,14 +347,14 @@ def test_the_longest_come_first(tmp_path: Path) -> None:
 
 def test_ctrl_c_in_this_process_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = make_several(tmp_path / "videos", 5, 3)
-    real = room.run_job
+    real = executors.run_job
 
     def interrupted(job: Job, report: Any) -> Outcome:
         if job.source.name.endswith("v1.mp4"):
             raise KeyboardInterrupt
         return real(job, report)
 
-    monkeypatch.setattr(room, "run_job", interrupted)
+    monkeypatch.setattr(executors, "run_job", interrupted)
     with pytest.raises(KeyboardInterrupt, match=r"stopped with the flow of 1 of 2 videos in .*the same command"):
         extract(sources, FlowStore(tmp_path / "store", SETTINGS), workers=0)
     assert FlowStore(tmp_path / "store").has("class0/v0.mp4")
@@ -357,7 +365,8 @@ def test_ctrl_c_in_this_process_keeps_what_is_finished(tmp_path: Path, monkeypat
 SCRIPT = """
 import sys
 from pathlib import Path
-from twostream.flow.extract import Source, extract
+from twostream.flow.extract import extract
+from twostream.flow.jobs import Source
 from twostream.flow.store import FlowSettings, FlowStore
 
 if __name__ == "__main__":
@@ -401,25 +410,22 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
-def test_killed_three_times_and_restarted_the_files_are_the_same(
+def test_killed_five_times_and_restarted_the_files_are_the_same(
     tmp_path: Path, several: tuple[Path, dict[str, str]]
 ) -> None:
     videos, undisturbed = several
     root = tmp_path / "store"
-    # While the first file is being written; after the first one; after the second. Once with all its workers, twice
-    # alone: these must end by themselves.
-    for finished, whole_group in ((0, False), (1, True), (2, False)):
+    # While the first file is being written, twice; after the first one; after the second; after the third. With all its
+    # workers, or alone: then they must end by themselves.
+    for finished, whole_group in ((0, False), (0, True), (1, False), (2, True), (3, False)):
         with start_script(tmp_path, videos, root, 2) as process:
             while len(list(root.rglob("*.flow"))) < finished or not list(root.rglob(".*.partial")):
                 assert process.poll() is None, "it had finished before it could be killed"
                 time.sleep(0.002)
             (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
-        assert (
-            not set(files(root).items())
-            - set(undisturbed.items())
-            - {item for item in files(root).items() if item[0].endswith(".partial")}
-        )
+        left = {item for item in files(root).items() if not item[0].endswith(".partial") and ".claims" not in item[0]}
+        assert not left - set(undisturbed.items())
         # A worker that lived on would keep the lock of the file that it writes.
         if not whole_group:
             wait_until(lambda: remove_leftovers(root) >= 0 and not list(root.rglob(".*.partial")), 10)
@@ -455,8 +461,9 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_is_finished(
 DYING = """
 import os, signal, sys, time
 from pathlib import Path
-from twostream.flow import extract as room
-from twostream.flow.extract import Source, extract
+from twostream.flow import executors as room
+from twostream.flow.extract import extract
+from twostream.flow.jobs import Source
 from twostream.flow.store import FlowSettings, FlowStore
 
 real = room.run_job
@@ -539,8 +546,9 @@ def test_estimates_skip_what_cannot_be_read(tmp_path: Path) -> None:
 
 def test_more_workers_than_cores_promise_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = make_several(tmp_path / "videos", 8, 8, 8, 8)
-    measured = room.Estimate(seconds=10.0, bytes=100.0, pairs=6)
-    monkeypatch.setattr(room, "_measure", lambda _path, _settings: measured)
-    monkeypatch.setattr(room, "_cores", lambda: 3)
+    measured = forecast.Estimate(seconds=10.0, bytes=100.0, pairs=6)
+    monkeypatch.setattr(forecast, "_measure", lambda _path, _settings: measured)
+    monkeypatch.setattr(forecast, "_cores", lambda: 3)
     times = [estimate(sources[:1] * n, SETTINGS, workers=w).seconds for n, w in ((1, 8), (6, 0), (6, 2), (6, 8))]
-    assert times == pytest.approx([10, 60, 30, 20])
+    # A single video's fields are shared out too.
+    assert times == pytest.approx([10 / 3, 60, 30, 20])

@@ -47,7 +47,7 @@ ROOMS |= {
 
 # A room's permission that only some of its files have: (room, imported room) -> files.
 ONLY_IN = {
-    ("flow", "video"): {"flow/extract.py"},
+    ("flow", "video"): {f"flow/{name}.py" for name in ("extract", "forecast", "jobs", "preview", "streaming")},
     ("evaluation", "data"): {"evaluation/protocols.py"},
     # protocols names the store that it hands on to the data set
     ("evaluation", "flow"): {"evaluation/protocols.py"},

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -61,13 +61,21 @@ def write_text(path: Path | str, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def remove_leftovers(folder: Path) -> int:
+def remove_leftovers(folder: Path, *, unless: Callable[[], bool] = lambda: False) -> int:
     """Delete what killed writers left below ``folder``; returns how many files.
 
     A file that another process is still writing is locked by it and stays; the lock dies with its holder.
+
+    Args:
+        folder: with all folders in it.
+        unless: asked after looking for them, if there are any; True leaves them where they are. For file systems
+            without locks: a writer that is still at work with one of these files is known by then.
     """
     removed = 0
-    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+    leftovers = list(folder.rglob(f".*{_TEMPORARY}"))
+    if not leftovers or unless():
+        return 0
+    for leftover in leftovers:
         with suppress(OSError), ExitStack() as stack:
             if fcntl is not None:
                 _lock(stack.enter_context(leftover.open("r+b")))

@@ -10,7 +10,9 @@ from twostream.data.annotations import load_annotations
 from twostream.data.items import DataError, NoClassesError, VideoItem, first_few
 from twostream.data.sampling import ShortClips, frame_range, shortest
 from twostream.data.video_files import is_video_name, list_videos
-from twostream.flow.extract import Source, estimate, extract
+from twostream.flow.extract import extract
+from twostream.flow.forecast import estimate
+from twostream.flow.jobs import Source
 from twostream.flow.store import FlowStore
 from twostream.units import bytes_text, seconds_text
 

@@ -1,64 +1,35 @@
-"""Videos to flow store: in worker processes, resumable, one video's failure leaving the others alone.
+"""Videos to flow store: resumable, shared between extractors, one video's failure leaving the others alone.
 
-Each video is one job, whose outcome is a finished file or a reason. :func:`run_job` does one and knows nothing of who
-calls it, so that other executors can.
+Each video is one job (:mod:`twostream.flow.jobs`), whose outcome is a finished file or a reason; who carries the jobs
+out is exchangeable (:mod:`twostream.flow.executors`, :mod:`twostream.flow.ray_executor`).
 """
 
-import errno
-import hashlib
-import itertools
-import math
-import multiprocessing
-import os
-import signal
-import threading
+import functools
+import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import av
-import cv2
-import numpy as np
-
-from twostream.errors import TwostreamError, UsageError
-from twostream.files import OutputError, remove_leftovers, sha256_of
-from twostream.flow.estimators import FlowError, create_estimator
-from twostream.flow.quantize import quantize
-from twostream.flow.store import FlowSettings, FlowStore, FlowStoreError, StoredFlowWriter, stored_size
+from twostream.errors import UsageError
+from twostream.files import OutputError, remove_leftovers
+from twostream.flow.claims import claimed, others_at_work, owner_of
+from twostream.flow.contract import FlowError
+from twostream.flow.executors import Executor, in_turn, in_workers
+from twostream.flow.jobs import Job, Outcome, Source, finished, size_of
+from twostream.flow.store import FlowStore, stored_settings
 from twostream.units import bytes_text, seconds_text
-from twostream.version import __version__
-from twostream.video import OnError, Video, VideoError, grid_size, probe
+from twostream.video import OnError
 
 Progress = Callable[[int, int, str], None]
+ExecutorName = Literal["process", "ray"]
 
-# Seconds between two messages about one video.
-_MESSAGE_EVERY = 0.5
-# Seconds that a worker has to tidy up when it is told to stop.
-_GRACE = 5.0
-# What the system may say against one file; anything else (no space, no permission) would meet all that follow.
-_ONE_FILE_ONLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EILSEQ}
-# From either end of a video; see _fingerprint.
-_EDGE = 1 << 16
-
-_RESIZE = "luma to the grid: mean of areas when shrinking, cubic when enlarging; the longer side is even"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video to be extracted.
-
-    Attributes:
-        name: its key in the store: a relative path with ``/`` between its parts.
-        path: the file.
-    """
-
-    name: str
-    path: Path
+# Seconds between two looks at what other extractors have finished.
+_LOOK_EVERY = 1.0
+# The claim to what is not a video: the store's own settings.
+_SETTINGS = "settings of the store"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,91 +38,76 @@ class ExtractionSummary:
 
     Attributes:
         done: names of the videos whose flow was computed now.
-        skipped: names of those whose flow was there already.
+        skipped: names of those whose flow was there already, or was computed by another extractor in the meantime.
+        elsewhere: the latter alone.
         failed: name -> reason, which names the file.
         truncated: name -> reason, of those done or skipped whose flow ends where the video is damaged.
+        replaced: name -> what was wrong with the file that was there before.
         fields, bytes: of the done ones.
         seconds: wall time.
     """
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
+    elsewhere: tuple[str, ...]
     failed: dict[str, str]
     truncated: dict[str, str]
+    replaced: dict[str, str]
     fields: int
     bytes: int
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "done": list(self.done), "skipped": list(self.skipped)}
+        lists = {name: list(getattr(self, name)) for name in ("done", "skipped", "elsewhere")}
+        return {**asdict(self), **lists}
 
     def lines(self) -> list[str]:
-        """For people: one line, and one more for each video that was cut or failed."""
+        """For people: one line, and one more for each video that was cut, replaced or failed."""
+        there = f"{len(self.skipped) - len(self.elsewhere)} were there already"
+        if self.elsewhere:
+            there += f", {len(self.elsewhere)} done by another extractor"
         lines = [
             f"flow: {len(self.done)} videos done in {seconds_text(self.seconds)} ({self.fields} fields, "
-            f"{bytes_text(self.bytes)}), {len(self.skipped)} were there already, {len(self.failed)} failed"
+            f"{bytes_text(self.bytes)}), {there}, {len(self.failed)} failed"
         ]
+        lines += [f"computed anew: {name}: {reason}" for name, reason in self.replaced.items()]
         lines += [f"cut at damage: {name}: {reason}" for name, reason in self.truncated.items()]
         lines += [f"failed: {reason}" for reason in self.failed.values()]
         return lines
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One video's extraction, complete in itself.
-
-    Attributes:
-        source: the video.
-        target: the file to write.
-        settings: the store's.
-        on_error: what damage in the video means, see :class:`twostream.video.Video`.
-    """
-
-    source: Source
-    target: Path
-    settings: FlowSettings
-    on_error: OnError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a job: a finished file, or a reason.
-
-    Attributes:
-        reason: why there is no file; None if there is.
-        fatal: whether the reason would meet all other videos too (a full disk).
-        fields, bytes: of the file.
-        truncated: why the video was read only up to some frame, if it was.
-    """
-
-    reason: str | None = None
-    fatal: bool = False
-    fields: int = 0
-    bytes: int = 0
-    truncated: str | None = None
 
 
 def extract(
     sources: Sequence[Source],
     store: FlowStore,
     *,
-    workers: int,
+    workers: int | None,
+    executor: ExecutorName = "process",
+    ray_address: str | None = None,
     on_error: OnError = "raise",
+    verify: bool = False,
     progress: Progress | None = None,
 ) -> ExtractionSummary:
     """Compute the flow of all videos that the store does not have yet.
 
     The same call goes on where an earlier one was stopped, by Ctrl-C, ``kill -9`` or a power cut: finished files stay
-    and are skipped where the video is still the same; an unfinished one is begun anew. The files do not depend on the
-    number of workers, on the order, or on whether the run was stopped.
+    and are skipped where the video is still the same; an unfinished one is begun anew. Several calls at once, on one
+    machine or on several that share the folder, divide the videos among them, and each returns when all are there. The
+    files do not depend on the number of workers, on the order, on the executor, or on whether the run was stopped.
 
     Args:
         sources: the videos.
         store: where to; its settings say how.
-        workers: processes; 0 does the work in this one. They are spawned, so a script must call this under
-            ``if __name__ == "__main__":``.
+        workers: cores to use, a process each; if there are fewer videos, their processes use several. 0 does the work
+            in this process. They are spawned, so a script must call this under ``if __name__ == "__main__":``. With
+            ``"ray"``, how many videos at once; None is as many as the cluster has cores.
+        executor: ``"process"`` for this machine, ``"ray"`` for a Ray cluster whose machines see videos and store under
+            the same paths.
+        ray_address: of a running cluster, such as ``"auto"``; by default ``RAY_ADDRESS``, or else Ray is started on
+            this machine for as long as the work takes.
         on_error: ``"raise"`` makes a damaged video a failure, ``"truncate"`` keeps the flow before the damage.
+        verify: read the files that are there from end to end, and replace those whose checksums do not match, where
+            otherwise only headers are looked at.
         progress: called with (videos finished, videos in all, what is going on).
 
     Returns:
@@ -162,397 +118,201 @@ def extract(
         OutputError: the store cannot be written (read-only, full disk); finished files stay.
         KeyboardInterrupt: with a message that says how far it came, after the workers have stopped.
     """
-    if workers < 0:
-        raise UsageError(f"the number of workers is 0 (this process) or more, got {workers}")
+    chosen = _executor(executor, workers, ray_address)
     began = time.perf_counter()
-    say = progress or (lambda _done, _total, _what: None)
     named: dict[str, Source] = {}
     for source in sources:
         if named.setdefault(source.name, source) != source:
             raise FlowError(
                 f"two videos are called {source.name!r} in the store: {named[source.name].path} and {source.path}"
             )
-    done: dict[str, Outcome] = {}
-    failed: dict[str, str] = {}
-    truncated: dict[str, str] = {}
-    skipped: list[str] = []
+    run = secrets.token_hex(8)
+    so_far = _SoFar(total=len(named), say=progress or (lambda _done, _total, _what: None))
     waiting: list[Job] = []
     for name, source in named.items():
-        say(len(skipped), len(named), "looking what is there already")
-        job = Job(source=source, target=store.path_for(name), settings=store.settings, on_error=on_error)
-        found = _finished(job, store)
-        if found is None:
-            waiting.append(job)
+        so_far.say_now("looking what is there already")
+        job = Job(
+            source=source,
+            store=store.root,
+            target=store.path_for(name),
+            settings=store.settings,
+            on_error=on_error,
+            run=run,
+        )
+        found = finished(job, whole=verify)
+        if isinstance(found, Outcome):
+            so_far.take(job, Outcome(elsewhere=True, truncated=found.truncated), now=False)
         else:
-            skipped.append(name)
-            if found.truncated:
-                truncated[name] = found.truncated
-
-    def report(job: Job, what: str) -> None:
-        say(len(skipped) + len(done) + len(failed), len(named), f"{job.source.name}: {what}")
-
+            waiting.append(job)
+            if found is not None:
+                so_far.replaced[name] = found
     if waiting:
-        store.prepare()
-        remove_leftovers(store.root)
+        _prepare(store, run, so_far)
+        _tidy(store.root, run)
         # A long one at the end would leave all workers but one idle.
-        waiting.sort(key=lambda job: (-_size(job.source.path), job.source.name))
-        outcomes = _in_workers(waiting, min(workers, len(waiting)), report) if workers else _in_turn(waiting, report)
-        kept = f"in {store.root}, and the same command goes on from there"
+        waiting.sort(key=lambda job: (-size_of(job.source.path), job.source.name))
         try:
-            for job, outcome in outcomes:
-                name = job.source.name
-                if outcome.fatal:
-                    raise OutputError(f"{outcome.reason}. The flow of {len(skipped) + len(done)} videos is safe {kept}")
-                if outcome.reason is not None:
-                    failed[name] = outcome.reason
-                else:
-                    done[name] = outcome
-                    if outcome.truncated:
-                        truncated[name] = outcome.truncated
-                report(job, "done" if outcome.reason is None else "failed")
+            while waiting:
+                waiting = _round(waiting, chosen, so_far, kept=f"in {store.root}")
+                waiting = _released(waiting, so_far)
         except KeyboardInterrupt:
-            so_far = len(skipped) + len(done)
-            raise KeyboardInterrupt(f"stopped with the flow of {so_far} of {len(named)} videos {kept}") from None
+            raise KeyboardInterrupt(
+                f"stopped with the flow of {so_far.there} of {len(named)} videos in {store.root}, and the same command "
+                "goes on from there"
+            ) from None
         finally:
-            outcomes.close()
-            remove_leftovers(store.root)
+            _tidy(store.root, run)
     return ExtractionSummary(
-        done=tuple(name for name in named if name in done),
-        skipped=tuple(skipped),
-        failed={name: failed[name] for name in named if name in failed},
-        truncated={name: truncated[name] for name in named if name in truncated},
-        fields=sum(outcome.fields for outcome in done.values()),
-        bytes=sum(outcome.bytes for outcome in done.values()),
+        done=tuple(name for name in named if name in so_far.done),
+        skipped=tuple(name for name in named if name in so_far.skipped),
+        elsewhere=tuple(name for name in named if so_far.skipped.get(name)),
+        failed={name: so_far.failed[name] for name in named if name in so_far.failed},
+        truncated={name: so_far.truncated[name] for name in named if name in so_far.truncated},
+        replaced=so_far.replaced,
+        fields=sum(outcome.fields for outcome in so_far.done.values()),
+        bytes=sum(outcome.bytes for outcome in so_far.done.values()),
         seconds=time.perf_counter() - began,
     )
 
 
-def run_job(job: Job, report: Callable[[str], None]) -> Outcome:
-    """Compute and store the flow of one video, holding two frames at a time; a failure is an outcome, not an exception.
+def _executor(name: ExecutorName, workers: int | None, ray_address: str | None) -> Executor:
+    if name not in get_args(ExecutorName):
+        raise UsageError(f"the executors are {', '.join(get_args(ExecutorName))}; got {name!r}")
+    if name == "ray":
+        if workers is not None and workers < 1:
+            raise UsageError(f"Ray works on 1 or more videos at once, got {workers}")
+        from twostream.flow.ray_executor import on_ray
 
-    Args:
-        job: what to do.
-        report: told now and then how far it is.
-    """
-    path = job.source.path
+        return functools.partial(on_ray, workers=workers, address=ray_address)
+    if ray_address is not None:
+        raise UsageError("an address of a Ray cluster goes with the executor 'ray'")
+    if workers is None or workers < 0:
+        raise UsageError(f"the number of workers is 0 (this process) or more, got {workers}")
+    return functools.partial(in_workers, workers=workers) if workers else in_turn
+
+
+@dataclass(kw_only=True)
+class _SoFar:
+    """The books of a run; ``skipped`` says of each whether another extractor has finished it meanwhile."""
+
+    total: int
+    say: Progress
+    done: dict[str, Outcome] = field(default_factory=dict)
+    skipped: dict[str, bool] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    truncated: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def there(self) -> int:
+        return len(self.done) + len(self.skipped)
+
+    def say_now(self, what: str) -> None:
+        self.say(self.there + len(self.failed), self.total, what)
+
+    def report(self, job: Job, what: str) -> None:
+        self.say_now(f"{job.source.name}: {what}")
+
+    def take(self, job: Job, outcome: Outcome, *, now: bool = True) -> None:
+        name = job.source.name
+        if outcome.reason is not None:
+            self.failed[name] = outcome.reason
+        elif outcome.elsewhere:
+            self.skipped[name] = now
+        else:
+            self.done[name] = outcome
+        if outcome.truncated:
+            self.truncated[name] = outcome.truncated
+        if now:
+            self.report(job, "failed" if outcome.reason is not None else "done")
+
+
+def _round(jobs: Sequence[Job], executor: Executor, so_far: _SoFar, *, kept: str) -> list[Job]:
+    """Carry the jobs out; returns those that other extractors have a claim to."""
+    others: list[Job] = []
+    outcomes = executor(jobs, so_far.report)
     try:
-        return _extract_one(job, report)
-    except OutputError as error:
-        cause = error.__cause__
-        return Outcome(reason=str(error), fatal=not (isinstance(cause, OSError) and cause.errno in _ONE_FILE_ONLY))
-    except TwostreamError as error:
-        named = str(path) in str(error) or str(job.target) in str(error)
-        return Outcome(reason=str(error) if named else f"{path}: {error}")
-    except MemoryError:
-        return Outcome(reason=f"{path}: memory ran out; take fewer workers or a smaller short side")
-    except Exception as error:
-        # One odd video must not end a night's work; what happened is told with the others.
-        return Outcome(reason=f"{path}: unexpected {type(error).__name__}: {error}")
-
-
-def _extract_one(job: Job, report: Callable[[str], None]) -> Outcome:
-    settings, path = job.settings, job.source.path
-    video = Video(path, on_error=job.on_error)
-    source = _fingerprint(path)
-    size = grid_size(video.width, video.height, settings.short_side)
-    estimator = create_estimator(settings.estimator, **settings.parameters)
-    previous = None
-    reported = time.monotonic()
-    with StoredFlowWriter(job.target, settings, width=size[0], height=size[1]) as writer:
-        for frame in video.stream(fps=settings.fps):
-            luma = frame.luma(size)
-            if previous is not None:
-                writer.add_field(quantize(estimator(previous, luma), settings.bound))
-            if settings.frames:
-                writer.add_frame(frame.rgb(size))
-            previous = luma
-            if time.monotonic() - reported > _MESSAGE_EVERY:
-                report(f"{writer.field_count} fields")
-                reported = time.monotonic()
-        if previous is None:
-            raise VideoError(path, "not one frame of it can be read")
-        writer.finish(
-            fps=settings.fps or video.fps,
-            source_width=video.width,
-            source_height=video.height,
-            provenance={
-                "source": {"name": job.source.name, "sha256": _whole_hash(path), **source, "codec": video.codec},
-                "truncated": video.truncated,
-                "resize": _RESIZE,
-                "made_by": {"twostream": __version__, "opencv": cv2.__version__, "pyav": av.__version__},
-            },
-        )
-    return Outcome(fields=writer.field_count, bytes=writer.bytes, truncated=video.truncated)
-
-
-def _finished(job: Job, store: FlowStore) -> Outcome | None:
-    """What the store has of this job's video as it is now; None if it has to be computed."""
-    try:
-        with store.open(job.source.name) as stored:
-            source, truncated = stored.provenance["source"], stored.provenance["truncated"]
-        same = {key: source[key] for key in ("bytes", "edges_sha256")} == _fingerprint(job.source.path)
-    except (FlowStoreError, VideoError, KeyError, TypeError):
-        return None
-    # Asked for whole videos, the damaged one must be met again, and reported.
-    return Outcome(truncated=truncated) if same and (not truncated or job.on_error == "truncate") else None
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """Length and hash of both ends of a file: enough to see that it was replaced, without reading all of it again."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            edges = hashlib.sha256(file.read(_EDGE))
-            file.seek(max(0, size - _EDGE))
-            edges.update(file.read(_EDGE))
-    except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
-    return {"bytes": size, "edges_sha256": edges.hexdigest()}
-
-
-def _whole_hash(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
-
-
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
-Report = Callable[[Job, str], None]
-Outcomes = Generator[tuple[Job, Outcome], None, None]
-
-
-def _in_turn(jobs: Sequence[Job], report: Report) -> Outcomes:
-    """In this process."""
-    for job in jobs:
-        yield job, run_job(job, lambda what, job=job: report(job, what))  # type: ignore[misc]
-
-
-class _Worker:
-    """A spawned process that does jobs one at a time; this end of it."""
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), name="twostream flow", daemon=True)
-        with _ctrl_c_held_back():
-            self.process.start()
-        theirs.close()
-        self.started = False
-        self.job: Job | None = None
-
-    def give(self, job: Job | None) -> None:
-        """A job, or None: go home."""
-        self.job = job
-        # If it has just died, the next look at the connection says so.
-        with suppress(OSError):
-            self.connection.send(job)
-
-    def death(self) -> str:
-        """How it came to its end."""
-        self.connection.close()
-        self.process.join(_GRACE)
-        code = self.process.exitcode
-        if code is None or code >= 0:
-            return f"it ended with status {code}"
-        name = signal.Signals(-code).name
-        return f"{name}, perhaps because memory ran out" if name == "SIGKILL" else name
-
-
-def _in_workers(jobs: Sequence[Job], count: int, report: Report) -> Outcomes:
-    """In ``count`` processes. One that dies is replaced, and its job's outcome tells of it."""
-    waiting = deque(jobs)
-    crew: list[_Worker] = []
-    try:
-        crew += [_Worker() for _ in range(count)]
-        while crew:
-            ready = wait([worker.connection for worker in crew])
-            for worker in [worker for worker in crew if worker.connection in ready]:
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):
-                    crew.remove(worker)
-                    death = worker.death()
-                    if not worker.started:
-                        raise FlowError(
-                            f"a worker process could not start ({death}). A script that calls this must do so under "
-                            'if __name__ == "__main__":, or take workers=0'
-                        ) from None
-                    if worker.job is not None:
-                        reason = f"{worker.job.source.path}: the process that worked on it died ({death})"
-                        yield worker.job, Outcome(reason=f"{reason}; the same command tries it again")
-                        if waiting:
-                            crew.append(_Worker())
-                    continue
-                job = worker.job
-                if isinstance(message, str):
-                    assert job is not None
-                    report(job, message)
-                    continue
-                worker.started = True
-                worker.give(waiting.popleft() if waiting else None)
-                if job is not None:
-                    yield job, message
+        for job, outcome in outcomes:
+            if outcome.fatal:
+                raise OutputError(
+                    f"{outcome.reason}. The flow of {so_far.there} videos is safe {kept}, and the same command goes on "
+                    "from there"
+                )
+            if outcome.owner is None:
+                so_far.take(job, outcome)
+            else:
+                others.append(job)
+                so_far.report(job, f"left to {outcome.owner}")
     finally:
-        for worker in crew:
-            worker.process.terminate()
-        deadline = time.monotonic() + _GRACE
-        for worker in crew:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.process.kill()
-            worker.process.join()
-            worker.connection.close()
+        outcomes.close()
+    return others
 
 
-def _serve(connection: Connection) -> None:
-    """The life of a worker: says that it is there, then answers jobs with outcomes until it is sent home."""
-    # Ctrl-C reaches the whole group of processes; what happens then is decided by the one that hired.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    cv2.setNumThreads(1)
-    # Where the other end is gone there is nobody left to tell.
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        connection.send(None)
-        while (job := connection.recv()) is not None:
-            connection.send(run_job(job, connection.send))
+def _released(jobs: list[Job], so_far: _SoFar) -> list[Job]:
+    """Wait for other extractors until they are done with these jobs, or some can be done here; returns the latter."""
+    while jobs:
+        working: list[Job] = []
+        free: list[Job] = []
+        for job in jobs:
+            owner = owner_of(job.store, job.source.name, run=job.run)
+            found = finished(job)
+            if isinstance(found, Outcome):
+                so_far.take(job, Outcome(elsewhere=True, truncated=found.truncated))
+            elif owner is None:
+                free.append(job)
+            else:
+                working.append(job)
+                so_far.report(job, f"waiting for {owner}")
+        if free:
+            return free + working
+        jobs = working
+        if jobs:
+            time.sleep(_LOOK_EVERY)
+    return []
 
 
-def _leave(signum: int, _frame: Any) -> None:
-    """End in an orderly way, through every ``with`` block."""
-    raise SystemExit(128 + signum)
+def _prepare(store: FlowStore, run: str, so_far: _SoFar) -> None:
+    """Make the store, one extractor at a time: whoever writes below its folder has a claim, see :func:`_tidy`."""
+    # Says so where a file stands in its place.
+    stored_settings(store.root)
+    while True:
+        with claimed(store.root, _SETTINGS, run=run) as other:
+            if other is None:
+                store.prepare()
+                return
+        so_far.say_now(f"waiting for {other}, which makes the store")
+        time.sleep(_LOOK_EVERY / 10)
 
 
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers; they would go on, and then wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _tidy(root: Path, run: str) -> None:
+    """Delete what killed writers left, unless another extractor is at work, which may be on another machine."""
+    at_work = functools.cache(lambda: others_at_work(root, run=run))
+    # What stopped the run is the news, not that its traces cannot be removed either.
+    with suppress(OutputError):
+        remove_leftovers(root, unless=at_work)
+        at_work()
 
 
-@contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the block is over; processes started in it never hear it at all."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def share(sources: Sequence[Source], index: int, count: int) -> list[Source]:
+    """The part of the work that the ``index``-th of ``count`` machines does, counted from 1, by size of file.
 
+    Every video is in exactly one part, and the parts are about equally large. They follow from names and sizes alone,
+    so that each machine finds its own without asking the others, also when it starts anew.
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What an extraction will take: an extrapolation from a few pairs of frames of a few videos, good to some 30 %.
-
-    Attributes:
-        seconds: wall time; NaN where none of the videos that were tried could be read.
-        bytes: disk; likewise.
-        pairs: how many pairs of frames were measured.
+    Raises:
+        UsageError: not 1 <= index <= count.
     """
-
-    seconds: float
-    bytes: float
-    pairs: int
-
-
-def estimate(sources: Sequence[Source], settings: FlowSettings, *, workers: int, samples: int = 3) -> Estimate:
-    """Measure on a few videos how long the flow of all would take, and how much disk.
-
-    Videos are sorted by file size and cut into ``samples`` equal parts; one of each part is measured, six pairs of
-    frames or half a second, and stands for the others by the number of its bytes.
-
-    Args:
-        sources: those that are to be computed, without what is in the store already.
-        settings: the store's.
-        workers: processes.
-        samples: videos to measure.
-    """
-    ranked = sorted(sources, key=lambda source: (_size(source.path), source.name))
-    seconds = stored = 0.0
-    covered = pairs = 0
-    for part in np.array_split(range(len(ranked)), min(samples, len(ranked)) or 1):
-        bytes_of_part = sum(_size(ranked[i].path) for i in part)
-        # From the middle outwards; unreadable ones stand for nothing.
-        for i in sorted(part, key=lambda i: abs(i - part[len(part) // 2]))[:4]:
-            try:
-                measured = _measure(ranked[i].path, settings)
-            except (TwostreamError, OSError):
-                continue
-            share = bytes_of_part / max(1, _size(ranked[i].path))
-            seconds += share * measured.seconds
-            stored += share * measured.bytes
-            pairs += measured.pairs
-            covered += bytes_of_part
-            break
-    if not ranked:
-        return Estimate(seconds=0.0, bytes=0.0, pairs=0)
-    # Parts without a readable sample are taken to be like the others.
-    scale = sum(_size(source.path) for source in ranked) / covered if covered else math.nan
-    busy = max(1, min(workers, len(ranked), _cores()))
-    return Estimate(seconds=seconds * scale / busy, bytes=stored * scale, pairs=pairs)
+    if not 1 <= index <= count:
+        raise UsageError(f"a shard is one of 1/{max(1, count)} to {max(1, count)}/{max(1, count)}, got {index}/{count}")
+    loads = [0] * count
+    mine: set[str] = set()
+    for source in sorted(sources, key=lambda source: (-size_of(source.path), source.name)):
+        lightest = loads.index(min(loads))
+        # Videos without a size are shared out too.
+        loads[lightest] += max(1, size_of(source.path))
+        if lightest == index - 1:
+            mine.add(source.name)
+    return [source for source in sources if source.name in mine]
 
 
-def _measure(path: Path, settings: FlowSettings) -> Estimate:
-    """One video, by one process."""
-    info = probe(path)
-    fields = max(0, (info.frames if settings.fps is None else round(info.seconds * settings.fps)) - 1)
-    size = grid_size(info.width, info.height, settings.short_side)
-    estimator = create_estimator(settings.estimator, **settings.parameters)
-    # Motion comes and goes within a clip, so the pairs are spread.
-    step = max(1, min(fields, 120) // 6)
-    decoding: list[float] = []
-    computing: list[float] = []
-    sizes: list[int] = []
-    previous = None
-    before = time.perf_counter()
-    for frame in itertools.islice(Video(path, on_error="truncate").stream(), 6 * step + 1):
-        luma = frame.luma(size)
-        decoding.append(time.perf_counter() - before)
-        before = time.perf_counter()
-        if previous is not None and frame.index % step == 0:
-            kept = frame.rgb(size) if settings.frames else None
-            sizes.append(stored_size(quantize(estimator(previous, luma), settings.bound), kept))
-            computing.append(time.perf_counter() - before)
-            if sum(computing) > 0.5:
-                break
-        previous = luma
-        before = time.perf_counter()
-    # The first of each bears the costs of starting.
-    per_frame = _mean(decoding[1:])
-    per_field = _mean(computing[1:] or computing)
-    # Choosing frames by time takes a pass over the video beforehand.
-    passes = 1 if settings.fps is None else 2
-    return Estimate(
-        seconds=info.frames * per_frame * passes + fields * per_field,
-        bytes=fields * _mean(sizes),
-        pairs=len(sizes),
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-__all__ = [
-    "Estimate",
-    "ExtractionSummary",
-    "Job",
-    "Outcome",
-    "Source",
-    "estimate",
-    "extract",
-    "run_job",
-]
+__all__ = ["ExtractionSummary", "Source", "extract", "share"]

@@ -1,0 +1,146 @@
+"""Who carries jobs out on many machines: a Ray cluster. The only file that knows Ray, which is an extra."""
+
+import os
+import platform
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twostream.errors import UsageError
+from twostream.flow.claims import claimed, is_claimed_by
+from twostream.flow.contract import FlowError
+from twostream.flow.executors import Outcomes, Report
+from twostream.flow.jobs import Job, Outcome, run_job
+
+# How often a video whose worker was lost is given to another one.
+_RETRIES = 3
+
+
+def on_ray(jobs: Sequence[Job], report: Report, *, workers: int | None, address: str | None) -> Outcomes:
+    """On a Ray cluster, one video a core; a video whose worker is lost is tried again, on whichever machine.
+
+    The machines of the cluster must see the videos and the store under the same paths as this one, and have this
+    package installed. Which cluster: see :func:`_cluster`.
+
+    Args:
+        jobs: their paths may be relative to this process's folder.
+        report: told when a job is handed over; Ray brings no news of it before its end.
+        workers: videos at once; None is as many as the cluster has cores, also those that join later.
+        address: of a running cluster.
+
+    Raises:
+        UsageError: Ray is not installed.
+        FlowError: no cluster at that address, or its machines lack this package.
+    """
+    ray = _ray()
+    run, store = jobs[0].run, jobs[0].store
+    mark = f"run {run}"
+    with _cluster(ray, address, workers), claimed(store, mark, run=run):
+        task = ray.remote(_on_a_machine).options(num_cpus=1, max_retries=_RETRIES, name="twostream flow")
+        waiting = deque(_absolute(job) for job in jobs)
+        given = {absolute.source.name: job for absolute, job in zip(waiting, jobs, strict=True)}
+        running: dict[Any, Job] = {}
+        try:
+            while waiting or running:
+                # Twice as many as there are cores: none waits for the next video to be handed over.
+                room = workers or max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+                while waiting and len(running) < room:
+                    job = waiting.popleft()
+                    running[task.remote(job, mark, job.source.path.exists())] = given[job.source.name]
+                    report(given[job.source.name], "handed over")
+                for answer in ray.wait(list(running), timeout=1.0)[0]:
+                    done = running.pop(answer)
+                    yield done, _outcome(ray, answer, done)
+        finally:
+            for answer in running:
+                ray.cancel(answer, force=True)
+
+
+def _outcome(ray: Any, answer: Any, job: Job) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(answer)
+    except ray.exceptions.RayTaskError as error:
+        # A job does not raise, so it was never begun.
+        raise FlowError(
+            f"the machines of the Ray cluster cannot run this package ({type(error.cause).__name__}: {error.cause}); "
+            "install the same version of it, and of Python, on all of them"
+        ) from error
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().partition("\n")[0]
+        return Outcome(
+            reason=f"{job.source.path}: {1 + _RETRIES} processes that worked on it were lost "
+            f"({type(error).__name__}: {reason}); the same command tries it again"
+        )
+    return outcome
+
+
+def _on_a_machine(job: Job, mark: str, seen: bool) -> Outcome:
+    """Runs in a worker of the cluster."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    for path, there in (
+        (job.store, is_claimed_by(job.store, mark, run=job.run)),
+        (job.source.path, not seen or job.source.path.exists()),
+    ):
+        # One such machine would fail all jobs faster than the others do them.
+        if not there:
+            return Outcome(
+                reason=f"{path}: {platform.node()}, a machine of the Ray cluster, sees something else under this path "
+                "than the one that started the work; videos and store must lie in a folder that all of them share",
+                fatal=True,
+            )
+    return run_job(job, lambda _what: None)
+
+
+def _absolute(job: Job) -> Job:
+    """The job with paths that mean the same in another folder."""
+    source = replace(job.source, path=_full(job.source.path))
+    return replace(job, source=source, store=_full(job.store), target=_full(job.target))
+
+
+def _full(path: Path) -> Path:
+    # Links stay: on another machine they may lead elsewhere.
+    return Path.cwd() / path
+
+
+@contextmanager
+def _cluster(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
+    """Be connected to a cluster: one that this process is connected to already, the named one, or one of our own."""
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # "local": not the cluster that happens to run here, which may be somebody else's.
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        place = f"the Ray cluster at {address!r} cannot be reached" if address else "Ray cannot be started"
+        raise FlowError(f"{place} ({reason}). Start one with: ray start --head") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    # Ray reports home unless it is told not to. It is read when Ray is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            f"the executor 'ray' needs Ray, which cannot be imported ({error}); pip install 'twostream[ray]'"
+        ) from error
+    return ray
+
+
+__all__ = ["on_ray"]
