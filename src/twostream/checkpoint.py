@@ -181,12 +181,14 @@ class Transfer:
         loaded: tensors that were carried over.
         skipped: tensors of the source that were left, with the reason.
         initialised: tensors of the new model that keep their fresh values.
+        changed: which of the loaded ones were given another shape on the way, and how.
     """
 
     source: str
     loaded: tuple[str, ...]
     skipped: Mapping[str, str]
     initialised: tuple[str, ...]
+    changed: Mapping[str, str]
 
     def describe(self) -> str:
         """Lines for the terminal: for every part of the network how much of it came over, and why not all."""
@@ -196,6 +198,8 @@ class Transfer:
             reasons = sorted({f"{n} {self.skipped[n]}" for n in names if n in self.skipped})
             line = f"  {part}: {count} of {len(names)}" + ("" if count == len(names) else ", the rest fresh")
             lines.append(line + (f" ({'; '.join(reasons)})" if reasons else ""))
+            ways = [self.changed[name] for name in names if name in self.changed]
+            lines += [f"    of these {ways.count(way)} {way}" for way in dict.fromkeys(ways)]
         for part, names in _by_part([n for n in self.skipped if n not in self.initialised]).items():
             lines.append(f"  {part}: {len(names)} left behind ({self.skipped[names[0]]})")
         return "\n".join(lines)
@@ -203,6 +207,9 @@ class Transfer:
 
 def transfer(model: VideoModel, source: LoadedModel, *, classes: Sequence[str]) -> Transfer:
     """Carry over every tensor of ``source`` that has the same name, shape and meaning in ``model`` (``--init``).
+
+    A network may say how it takes a tensor that has another shape in it (:meth:`VideoModel.adapt`): ST-ResNet spreads
+    the 1x1 filters of a two-stream run over time.
 
     A classifier is carried over only when the classes and their order are the same: rows of other classes would be
     noise with a history. Several sources may follow each other, e.g. a spatial and a temporal run.
@@ -219,7 +226,8 @@ def transfer(model: VideoModel, source: LoadedModel, *, classes: Sequence[str]) 
                 f"{origin} normalises its input with {key} {there}, {model.name} with {here}: they are of different "
                 "layouts; build both with the same layout"
             )
-    ours, theirs = model.state_dict(), source.model.state_dict()
+    ours = model.state_dict()
+    theirs, changed = model.adapt(source.model.state_dict())
     ours_by_class, theirs_by_class = _class_tensors(model), _class_tensors(source.model)
     skipped: dict[str, str] = {}
     loaded: dict[str, Tensor] = {}
@@ -239,7 +247,8 @@ def transfer(model: VideoModel, source: LoadedModel, *, classes: Sequence[str]) 
             "Start from a run with the same backbone, width and layout"
         )
     model.load_state_dict(ours | loaded, strict=True)
-    return Transfer(origin, tuple(loaded), skipped, tuple(name for name in ours if name not in loaded))
+    changed = {name: way for name, way in changed.items() if name in loaded}
+    return Transfer(origin, tuple(loaded), skipped, tuple(name for name in ours if name not in loaded), changed)
 
 
 def _by_part(names: Sequence[str]) -> dict[str, list[str]]:

@@ -53,6 +53,13 @@ class VideoModel(nn.Module):
         """
         raise NotImplementedError
 
+    def adapt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The tensors of another trained network as this one would take them, and for each that was changed how.
+
+        Names stay; shapes that this network does not have are left as they are, for the caller to refuse.
+        """
+        return dict(state), {}
+
 
 class Normalise(nn.Module):
     """(x - mean) / std from the 0..255 scale, in the type of the network's parameters.

@@ -11,6 +11,8 @@ import torch
 from twostream.errors import UsageError
 from twostream.models.backbones import BACKBONES, Number, backbone_numbers, open_numbers
 from twostream.models.contract import VideoModel
+from twostream.models.resnet import DEPTHS
+from twostream.models.st_resnet import st_resnet
 from twostream.models.two_stream import two_stream
 
 
@@ -40,6 +42,17 @@ _FRAMES: Mapping[str, Any] = {
 }
 _FLOW: Mapping[str, Any] = {"streams": ("motion",), "motion_dropout": None}
 _BOTH: Mapping[str, Any] = {"streams": ("appearance", "motion")}
+# As in the released code of Spatiotemporal Multiplier Networks.
+_MULNET: Mapping[str, Any] = {
+    "operation": "multiply",
+    "temporal_init": "centre",
+    "temporal_pool": 5,
+    "temporal_pool_stride": 1,
+    "steps": 5,
+    "min_stride": 5,
+    "max_stride": 35,
+    "dropout": 0.8,
+}
 
 # To add a network: write its builder in a file beside this one and name it here. tests/test_models_contract.py
 # then holds it to the contract.
@@ -57,6 +70,13 @@ MODELS: dict[str, ModelEntry] = {
         ),
     )
     for name, backbone in BACKBONES.items()
+} | {
+    f"{variant}{depth}": ModelEntry(st_resnet, summary.format(depth), {"variant": variant, "depth": depth}, defaults)
+    for variant, summary, defaults in (
+        ("st_resnet", "ResNet-{} on frames and flow, joined by residual connections and over time (ST-ResNet)", {}),
+        ("st_mulnet", "ResNet-{} on frames times flow, with extra filters over time (ST-MulNet)", _MULNET),
+    )
+    for depth in DEPTHS
 }
 
 

@@ -1,6 +1,7 @@
 """ResNet-18/34/50/101/152 as a backbone, in torchvision's layout and in the Caffe/MSRA one of the papers."""
 
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,9 @@ class ResidualUnit(nn.Module):
         x = relu(s)                                       # what unit(x) returns
         x = next_unit(x, residual_input=s + motion)       # injected into the branch only
 
+    ``steps`` is T for units that look over time: images t of a clip follow each other in the batch (B T, C, H, W). The
+    units of this file judge every image alone.
+
     The sum is never overwritten: an in-place ReLU would corrupt the value that such a connection takes.
 
     Reference: He et al., Deep Residual Learning, CVPR 2016, section 3; Feichtenhofer et al., NIPS 2016, section 3.2.
@@ -49,17 +53,17 @@ class ResidualUnit(nn.Module):
         projected: Tensor = self.downsample(x)
         return projected
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, steps: int = 1) -> Tensor:
         """The branch of convolutions, up to its last batch norm."""
         raise NotImplementedError
 
-    def add(self, x: Tensor, residual_input: Tensor | None = None) -> Tensor:
+    def add(self, x: Tensor, residual_input: Tensor | None = None, *, steps: int = 1) -> Tensor:
         """The sum before the last ReLU."""
-        return self.shortcut(x) + self.residual(x if residual_input is None else residual_input)
+        return self.shortcut(x) + self.residual(x if residual_input is None else residual_input, steps)
 
-    def forward(self, x: Tensor, residual_input: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, residual_input: Tensor | None = None, *, steps: int = 1) -> Tensor:
         """The unit's output after the last ReLU."""
-        return F.relu(self.add(x, residual_input))
+        return F.relu(self.add(x, residual_input, steps=steps))
 
 
 class BasicUnit(ResidualUnit):
@@ -76,8 +80,9 @@ class BasicUnit(ResidualUnit):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _projection(in_channels, channels, stride)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, steps: int = 1) -> Tensor:
         """conv-BN-ReLU, conv-BN."""
+        del steps
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out: Tensor = self.bn2(self.conv2(x))
         return out
@@ -103,8 +108,9 @@ class BottleneckUnit(ResidualUnit):
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
         self.downsample = _projection(in_channels, channels * self.expansion, stride)
 
-    def residual(self, x: Tensor) -> Tensor:
+    def residual(self, x: Tensor, steps: int = 1) -> Tensor:
         """conv-BN-ReLU, conv-BN-ReLU, conv-BN."""
+        del steps
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         out: Tensor = self.bn3(self.conv3(x))
@@ -115,6 +121,10 @@ def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+# A class of units, or what calls one: (in_channels, channels, stride=, layout=) -> unit.
+UnitBuilder = Callable[..., ResidualUnit]
 
 
 class ResNet(Backbone):
@@ -139,7 +149,15 @@ class ResNet(Backbone):
     Reference: He et al., Deep Residual Learning, CVPR 2016, table 1.
     """
 
-    def __init__(self, depth: int, *, in_channels: int = 3, layout: Layout = "torchvision", width: int = 64) -> None:
+    def __init__(
+        self,
+        depth: int,
+        *,
+        in_channels: int = 3,
+        layout: Layout = "torchvision",
+        width: int = 64,
+        unit_at: Callable[[int, int], UnitBuilder | None] = lambda _stage, _unit: None,
+    ) -> None:
         super().__init__()
         if depth not in DEPTHS:
             raise UsageError(f"there is no ResNet-{depth}; known depths: {', '.join(map(str, DEPTHS))}")
@@ -163,9 +181,13 @@ class ResNet(Backbone):
         stages = []
         for index, count in enumerate(DEPTHS[depth]):
             channels, stride = width << index, 1 if index == 0 else 2
-            units = [unit(taps[-1].channels, channels, stride=stride, layout=layout)]
             out = channels * unit.expansion
-            units += [unit(out, channels, stride=1, layout=layout) for _ in range(count - 1)]
+            units = [
+                (unit_at(index, n) or unit)(
+                    out if n else taps[-1].channels, channels, stride=1 if n else stride, layout=layout
+                )
+                for n in range(count)
+            ]
             stages.append(nn.Sequential(*units))
             taps.append(Tap(f"stage{index + 1}", out, taps[-1].stride * stride))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
@@ -185,5 +207,9 @@ class ResNet(Backbone):
         """conv2_x ... conv5_x, sequences of :class:`ResidualUnit`."""
         return self.layer1, self.layer2, self.layer3, self.layer4
 
+    def units(self, stage: int) -> list[ResidualUnit]:
+        """The units of a stage, counted from 0, for a network that connects streams between them."""
+        return [cast("ResidualUnit", unit) for unit in self.stages[stage]]
 
-__all__ = ["DEPTHS", "BasicUnit", "BottleneckUnit", "Layout", "ResNet", "ResidualUnit"]
+
+__all__ = ["DEPTHS", "BasicUnit", "BottleneckUnit", "Layout", "ResNet", "ResidualUnit", "UnitBuilder"]
