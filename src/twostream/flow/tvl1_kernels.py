@@ -6,9 +6,13 @@ whatever the height of the frame. Row -1 and the LANES numbers before each row a
 What stands to the right of a row is written over by whole vectors and never reaches the field.
 """
 
+from pathlib import Path
+
 import numpy as np
 from numba import float32, njit
 
+from twostream.flow import lanes
+from twostream.flow.compiled import OPTIONS, kernel
 from twostream.flow.lanes import (
     LANES,
     lane,
@@ -29,27 +33,43 @@ from twostream.flow.lanes import (
 PLANES = 10
 U, V, PUX, PUY, PVX, PVY, IX, IY, RHO, INVERSE = range(PLANES)
 
-_OPTIONS = {"nogil": True, "fastmath": True, "error_model": "numpy", "boundscheck": False}
-_ROW = {**_OPTIONS, "forceinline": True}
+# Rows of the small buffer that every function but the sweeps works in; the median filter's are wider.
+BUFFER_ROWS = 13
+_FX, _FY, _INSIDE, _VALUE, _COLUMN = 8, 9, 10, 11, 12
+
+_SOURCES = (Path(__file__), Path(lanes.__file__))
+_INNER = {**OPTIONS, "forceinline": True}
 
 # A squared gradient below this one has no direction; OpenCV's number, for images in 0 to 255.
 _FLAT = float32(1.1920929e-07)
 
 
-@njit(**_ROW)
-def row_stride(width):
-    """Numbers from one row to the next: whole vectors and the zeros before them."""
+def row_stride(width: int) -> int:
+    """Numbers from one row to the next: whole vectors, and the zeros before them."""
     return (width + LANES - 1) // LANES * LANES + LANES
 
 
-@njit(**_ROW)
+def level_size(width: int, height: int) -> int:
+    """Numbers that a level takes, with the row above it."""
+    return (height + 2) * PLANES * _stride(width)
+
+
+def buffer_size(width: int) -> int:
+    """Numbers that the buffer takes."""
+    return BUFFER_ROWS * (row_stride(width) + LANES)
+
+
+_stride = njit(**_INNER)(row_stride)
+
+
+@njit(**_INNER)
 def _end_row(a, row, width, stride):
     """Repeat the last column, so that a forward difference there is zero."""
     a[row + U * stride + width] = a[row + U * stride + width - 1]
     a[row + V * stride + width] = a[row + V * stride + width - 1]
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _sweep_row(a, row, above, below, width, stride, limit, theta, step, dual, primal, measure):
     """The dual step of one row, and on its heels the primal step of the next iteration.
 
@@ -114,14 +134,14 @@ def _sweep_row(a, row, above, below, width, stride, limit, theta, step, dual, pr
     return total(change)
 
 
-@njit("float64(float32[::1],int64,int64,int64,float32,float32,float32,boolean)", **_OPTIONS)
+@kernel("float64(float32[::1],int64,int64,int64,float32,float32,float32,boolean)", *_SOURCES)
 def iterate(a, width, height, iterations, limit, theta, step, measure):
     """So many iterations in one sweep over the rows; gives the sum of squared changes of the last primal step.
 
     Stage 0 is a primal step, stages 1 to n-1 a dual step with the next primal one, stage n a dual step; stage k works
     k rows behind stage 0, so the rows in use stay in the cache.
     """
-    stride = row_stride(width)
+    stride = _stride(width)
     block = PLANES * stride
     changed = 0.0
     for front in range(height + iterations):
@@ -144,12 +164,12 @@ def iterate(a, width, height, iterations, limit, theta, step, measure):
     return changed
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _sorted_pair(a, b):
     return minimum(a, b), maximum(a, b)
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _ends_of_3(a, b, c):
     """The same numbers, the smallest first and the largest last; so for the next ones."""
     a, b = _sorted_pair(a, b)
@@ -158,7 +178,7 @@ def _ends_of_3(a, b, c):
     return a, b, c
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _ends_of_4(a, b, c, d):
     a, b = _sorted_pair(a, b)
     c, d = _sorted_pair(c, d)
@@ -167,7 +187,7 @@ def _ends_of_4(a, b, c, d):
     return a, b, c, d
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _ends_of_5(a, b, c, d, e):
     a, b, c, d = _ends_of_4(a, b, c, d)
     a, e = _sorted_pair(a, e)
@@ -175,7 +195,7 @@ def _ends_of_5(a, b, c, d, e):
     return a, b, c, e, d
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _ends_of_6(a, b, c, d, e, f):
     a, d = _sorted_pair(a, d)
     b, e = _sorted_pair(b, e)
@@ -187,7 +207,7 @@ def _ends_of_6(a, b, c, d, e, f):
     return a, b, c, d, e, f
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _ends_of_7(a, b, c, d, e, f, g):
     a, b, c, d, e, f = _ends_of_6(a, b, c, d, e, f)
     a, g = _sorted_pair(a, g)
@@ -195,7 +215,7 @@ def _ends_of_7(a, b, c, d, e, f, g):
     return a, b, c, d, e, g, f
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _ends_of_8(a, b, c, d, e, f, g, h):
     a, b, c, d, e, f = _ends_of_6(a, b, c, d, e, f)
     g, h = _sorted_pair(g, h)
@@ -204,19 +224,19 @@ def _ends_of_8(a, b, c, d, e, f, g, h):
     return a, b, c, d, e, f, g, h
 
 
-@njit(**_ROW)
-def _median_of_13(a, b, c, d, e, f, g, h, i, j, k, l, m):
+@njit(**_INNER)
+def _median_of_13(a, b, c, d, e, f, g, h, i, j, k, m, n):
     """Forgets the smallest and the largest of more than half, takes one more, and so on."""
     a, b, c, d, e, f, g, h = _ends_of_8(a, b, c, d, e, f, g, h)
     b, c, d, e, f, g, h = _ends_of_7(b, c, d, e, f, g, i)
     c, d, e, f, g, h = _ends_of_6(c, d, e, f, g, j)
     d, e, f, g, h = _ends_of_5(d, e, f, g, k)
-    e, f, g, h = _ends_of_4(e, f, g, l)
-    f, g, h = _ends_of_3(f, g, m)
+    e, f, g, h = _ends_of_4(e, f, g, m)
+    f, g, h = _ends_of_3(f, g, n)
     return g
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _three_largest(a, b, c, d, e):
     a, b, c, d, e = _ends_of_5(a, b, c, d, e)
     b, c = _sorted_pair(b, c)
@@ -224,7 +244,7 @@ def _three_largest(a, b, c, d, e):
     return c, d, e
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _three_smallest(a, b, c, d, e):
     a, b, c, d, e = _ends_of_5(a, b, c, d, e)
     c, d = _sorted_pair(c, d)
@@ -232,7 +252,7 @@ def _three_smallest(a, b, c, d, e):
     return a, b, c
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _two_largest(a, b, c, d, e):
     a, b = _sorted_pair(a, b)
     c, d = _sorted_pair(c, d)
@@ -245,7 +265,7 @@ def _two_largest(a, b, c, d, e):
     return maximum(b, d), e
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _two_smallest(a, b, c, d, e):
     a, b = _sorted_pair(a, b)
     c, d = _sorted_pair(c, d)
@@ -257,7 +277,7 @@ def _two_smallest(a, b, c, d, e):
     return e, minimum(a, b)
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _sort_columns_3(a, b, stride, width, r0, r1, r2):
     for x in range(-LANES, width + LANES, LANES):
         p, q, r = _ends_of_3(load(a, r0 + x), load(a, r1 + x), load(a, r2 + x))
@@ -266,7 +286,7 @@ def _sort_columns_3(a, b, stride, width, r0, r1, r2):
         store(b, LANES + x + 2 * stride, r)
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _sort_columns_5(a, b, stride, width, r0, r1, r2, r3, r4):
     for x in range(-LANES, width + LANES, LANES):
         p, q, r, s, t = _ends_of_5(load(a, r0 + x), load(a, r1 + x), load(a, r2 + x), load(a, r3 + x), load(a, r4 + x))
@@ -278,7 +298,7 @@ def _sort_columns_5(a, b, stride, width, r0, r1, r2, r3, r4):
         store(b, LANES + x + 4 * stride, t)
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _median_row_3(b, stride, out, width):
     for x in range(LANES, width + LANES, LANES):
         i = x
@@ -291,7 +311,7 @@ def _median_row_3(b, stride, out, width):
         store(b, out + x, middle)
 
 
-@njit(**_ROW)
+@njit(**_INNER)
 def _median_row_5(b, stride, out, width):
     """Of 25 numbers sorted by columns and then by rows, these 13 can be in the middle."""
     for x in range(LANES, width + LANES, LANES):
@@ -309,15 +329,15 @@ def _median_row_5(b, stride, out, width):
         store(b, out + x, middle)
 
 
-@njit("void(float32[::1],float32[::1],int64,int64,int64,int64)", **_OPTIONS)
+@kernel("void(float32[::1],float32[::1],int64,int64,int64,int64)", *_SOURCES)
 def median(a, buffer, plane, width, height, size):
     """The median filter of one plane in place, 3x3 or 5x5, the border repeated.
 
     A row of the result waits in ``buffer`` until no row below it needs the old one.
     """
-    stride = row_stride(width) + LANES
-    block = PLANES * row_stride(width)
-    first = block + LANES + plane * row_stride(width)
+    stride = _stride(width) + LANES
+    block = PLANES * _stride(width)
+    first = block + LANES + plane * _stride(width)
     radius = size // 2
     for r in range(height):
         row = first + r * block
@@ -348,58 +368,156 @@ def median(a, buffer, plane, width, height, size):
                 _median_row_5(buffer, stride, (5 + r % 3) * stride, width)
 
 
-@njit("void(float32[:,:],float32[::1])", **_OPTIONS)
-def pack(image, packed):
-    """An image with its central differences side by side, four numbers to a pixel, the border repeated.
+@njit(**_INNER)
+def _texture_row(a, row, above, below, width, stride, coupling, rate, momentum, dual, primal):
+    """The dual step of one row of the structure, and the structure from it; see ``_sweep_row``.
 
-    One pixel more to the left and above, two to the right and below: what a bicubic sample inside the frame reads.
+    The image is in the plane RHO, the structure in U, the dual in PUX and PUY, the one ahead of it in PVX and PVY.
+    """
+    one, tiny = splat(float32(1)), splat(float32(1e-20))
+    weight, step, ahead = splat(coupling), splat(rate), splat(momentum)
+    x_left = splat(float32(0))
+    for x in range(0, width, LANES):
+        i = row + x
+        qx = load(a, i + PVX * stride)
+        qy = load(a, i + PVY * stride)
+        if dual:
+            s = load(a, i + U * stride)
+            rx = qx + step * (load(a, i + U * stride + 1) - s)
+            ry = qy + step * (load(a, below + x + U * stride) - s)
+            shrink = minimum(one, one / square_root(rx * rx + ry * ry + tiny))
+            rx = rx * shrink
+            ry = ry * shrink
+            qx = rx + ahead * (rx - load(a, i + PUX * stride))
+            qy = ry + ahead * (ry - load(a, i + PUY * stride))
+            store(a, i + PUX * stride, rx)
+            store(a, i + PUY * stride, ry)
+            store(a, i + PVX * stride, qx)
+            store(a, i + PVY * stride, qy)
+        if primal:
+            div = (qx - shifted_in(x_left, qx)) + (qy - load(a, above + x + PVY * stride))
+            store(a, i + U * stride, load(a, i + RHO * stride) + weight * div)
+            x_left = qx
+    if primal:
+        a[row + U * stride + width] = a[row + U * stride + width - 1]
+
+
+@kernel("void(float32[::1],float32[:,::1],float32,float32,float32[::1])", *_SOURCES)
+def remove_structure(a, image, share, coupling, momenta):
+    """Subtract a share of the image's structure, in place: what is left of it by total variation denoising.
+
+    As many iterations as there are ``momenta``, each one row behind the one before. ``a`` is a zeroed level.
+
+    Reference: Beck, Teboulle, *Fast Gradient-Based Algorithms for Constrained Total Variation Image Denoising and
+    Deblurring Problems*, TIP 2009.
     """
     height, width = image.shape
-    i = 0
-    for y in range(-1, height + 2):
-        r = min(max(y, 0), height - 1)
-        up, down = max(r - 1, 0), min(r + 1, height - 1)
-        for x in range(-1, width + 2):
-            c = min(max(x, 0), width - 1)
-            packed[i] = image[r, c]
-            packed[i + 1] = float32(0.5) * (image[r, min(c + 1, width - 1)] - image[r, max(c - 1, 0)])
-            packed[i + 2] = float32(0.5) * (image[down, c] - image[up, c])
-            packed[i + 3] = float32(0)
-            i += 4
+    stride = _stride(width)
+    block = PLANES * stride
+    rate = float32(0.125) / coupling
+    for r in range(height):
+        row = (r + 1) * block + LANES
+        for x in range(width):
+            a[row + RHO * stride + x] = image[r, x]
+            a[row + U * stride + x] = image[r, x]
+        a[row + U * stride + width] = image[r, width - 1]
+    count = len(momenta)
+    for front in range(height + count - 1):
+        for k in range(max(0, front - height + 1), min(count - 1, front) + 1):
+            r = front - k
+            row = (r + 1) * block + LANES
+            below = row + block if r + 1 < height else row
+            _texture_row(a, row, row - block, below, width, stride, coupling, rate, momenta[k], True, True)
+    for r in range(height):
+        row = (r + 1) * block + LANES
+        for x in range(width):
+            image[r, x] -= share * a[row + U * stride + x]
 
 
-@njit(**_ROW)
-def _weights(buffer, first, stride, x, t):
-    """Keys's cubic weights with a = -3/4, OpenCV's, of the four samples around fraction ``t``."""
-    a = splat(float32(-0.75))
+@njit(**_INNER)
+def _copy_pixel(packed, target, source):
+    store(packed, target, load4(packed, source))
+
+
+@kernel("void(float32[:,::1],float32[::1],float32[::1],int64)", *_SOURCES)
+def pack(image, plane, packed, points):
+    """An image in rows of whole vectors, and once more with its derivatives, four numbers to a pixel.
+
+    The packed one has a pixel more to the left and above and two to the right and below, copies of the border: what a
+    bicubic sample inside the frame reads. ``points`` is 3 or 5, the width of the central difference.
+    """
+    height, width = image.shape
+    stride = _stride(width)
+    line = (width + 3) * 4
+    near = float32(0.5) if points == 3 else float32(8 / 12)
+    far = float32(0) if points == 3 else float32(1 / 12)
+    for r in range(height):
+        up2, up, down, down2 = max(r - 2, 0), max(r - 1, 0), min(r + 1, height - 1), min(r + 2, height - 1)
+        i = (r + 1) * line + 4
+        for x in range(width):
+            plane[r * stride + x] = image[r, x]
+        for x in range(width):
+            packed[i + 4 * x] = image[r, x]
+            packed[i + 4 * x + 2] = near * (image[down, x] - image[up, x]) - far * (image[down2, x] - image[up2, x])
+            packed[i + 4 * x + 3] = float32(0)
+        for x in range(2, width - 2):
+            d = near * (image[r, x + 1] - image[r, x - 1])
+            packed[i + 4 * x + 1] = d - far * (image[r, x + 2] - image[r, x - 2])
+        for k in range(4):
+            x = k if k < 2 else width - 4 + k
+            d = near * (image[r, min(x + 1, width - 1)] - image[r, max(x - 1, 0)])
+            packed[i + 4 * x + 1] = d - far * (image[r, min(x + 2, width - 1)] - image[r, max(x - 2, 0)])
+        _copy_pixel(packed, i - 4, i)
+        _copy_pixel(packed, i + 4 * width, i + 4 * width - 4)
+        _copy_pixel(packed, i + 4 * width + 4, i + 4 * width - 4)
+    for k in range(0, line, 4):
+        _copy_pixel(packed, k, line + k)
+        _copy_pixel(packed, (height + 1) * line + k, height * line + k)
+        _copy_pixel(packed, (height + 2) * line + k, height * line + k)
+
+
+@njit(**_INNER)
+def _cubic_weights(buffer, first, stride, x, t):
+    """Weights of the four samples around the fraction ``t``: Keys's kernel with a = -3/4, which is OpenCV's."""
     one = splat(float32(1))
-    two = splat(float32(2))
-    three = splat(float32(3))
+    a, a2, a3 = splat(float32(-0.75)), splat(float32(1.25)), splat(float32(2.25))
     s = one - t
-    t1 = t + one
-    w0 = ((a * t1 - splat(float32(5)) * a) * t1 + splat(float32(8)) * a) * t1 - splat(float32(4)) * a
-    w1 = ((a + two) * t - (a + three)) * t * t + one
-    w2 = ((a + two) * s - (a + three)) * s * s + one
+    w0 = a * t * s * s
+    w1 = (a2 * t - a3) * t * t + one
+    w2 = (a2 * s - a3) * s * s + one
     store(buffer, first * stride + x, w0)
     store(buffer, (first + 1) * stride + x, w1)
     store(buffer, (first + 2) * stride + x, w2)
     store(buffer, (first + 3) * stride + x, one - w0 - w1 - w2)
 
 
-@njit("void(float32[::1],float32[:,:],float32[::1],float32[::1],int64,int64)", **_OPTIONS)
-def warp(a, image, packed, buffer, width, height):
-    """The data term around the present field: gradients of the second image there, and the residual at zero flow."""
-    stride = row_stride(width)
+@kernel(
+    "void(float32[::1],float32[::1],float32[::1],float32[::1],float32[::1],float32,int64,int64)",
+    *_SOURCES,
+)
+def warp(a, plane, own, packed, buffer, blend, width, height):
+    """The data term around the present field: gradients there, and the residual at zero flow.
+
+    Args:
+        a: the level; IX, IY, RHO and INVERSE are written.
+        plane: the first image in rows of whole vectors.
+        own: the first image, packed; read only where ``blend`` is not 0.
+        packed: the second image.
+        buffer: room for some rows.
+        blend: share of the first image's gradient.
+        width, height: of the level.
+    """
+    stride = _stride(width)
     block = PLANES * stride
     line = (width + 3) * 4
-    zero = splat(float32(0))
-    one = splat(float32(1))
-    right = splat(float32(width - 1))
-    bottom = splat(float32(height - 1))
+    zero, one = splat(float32(0)), splat(float32(1))
+    right, bottom = splat(float32(width - 1)), splat(float32(height - 1))
+    for x in range(width):
+        buffer[_COLUMN * stride + x] = float32(x)
     for r in range(height):
         row = (r + 1) * block + LANES
         for x in range(0, width, LANES):
-            px = load(buffer, 13 * stride + x) + load(a, row + U * stride + x)
+            px = load(buffer, _COLUMN * stride + x) + load(a, row + U * stride + x)
             py = splat(float32(r)) + load(a, row + V * stride + x)
             cx = minimum(maximum(px, zero), right)
             cy = minimum(maximum(py, zero), bottom)
@@ -407,13 +525,13 @@ def warp(a, image, packed, buffer, width, height):
             inside = inside * where_above(cy - py, zero, zero, one) * where_above(py - cy, zero, zero, one)
             fx = rounded_down(cx)
             fy = rounded_down(cy)
-            store(buffer, 8 * stride + x, fx)
-            store(buffer, 9 * stride + x, fy)
-            store(buffer, 10 * stride + x, inside)
-            _weights(buffer, 0, stride, x, cx - fx)
-            _weights(buffer, 4, stride, x, cy - fy)
+            store(buffer, _FX * stride + x, fx)
+            store(buffer, _FY * stride + x, fy)
+            store(buffer, _INSIDE * stride + x, inside)
+            _cubic_weights(buffer, 0, stride, x, cx - fx)
+            _cubic_weights(buffer, 4, stride, x, cy - fy)
         for x in range(width):
-            i = np.int64(buffer[9 * stride + x]) * line + np.int64(buffer[8 * stride + x]) * 4
+            i = np.int64(buffer[_FY * stride + x]) * line + np.int64(buffer[_FX * stride + x]) * 4
             w0 = splat4(buffer[x])
             w1 = splat4(buffer[stride + x])
             w2 = splat4(buffer[2 * stride + x])
@@ -424,19 +542,19 @@ def warp(a, image, packed, buffer, width, height):
                 t = w0 * load4(packed, j) + w1 * load4(packed, j + 4)
                 t = t + (w2 * load4(packed, j + 8) + w3 * load4(packed, j + 12))
                 s = s + splat4(buffer[(4 + k) * stride + x]) * t
-            buffer[11 * stride + x] = lane(s, 0)
+            buffer[_VALUE * stride + x] = lane(s, 0)
+            if blend != 0:
+                s = s + splat4(blend) * (load4(own, (r + 1) * line + 4 * x + 4) - s)
             a[row + IX * stride + x] = lane(s, 1)
             a[row + IY * stride + x] = lane(s, 2)
-        for x in range(width):
-            buffer[12 * stride + x] = image[r, x]
         for x in range(0, width, LANES):
             i = row + x
-            inside = load(buffer, 10 * stride + x)
+            inside = load(buffer, _INSIDE * stride + x)
             gx = load(a, i + IX * stride) * inside
             gy = load(a, i + IY * stride) * inside
             square = gx * gx + gy * gy
-            rho = load(buffer, 11 * stride + x) - load(buffer, 12 * stride + x)
-            rho = rho * inside - gx * load(a, i + U * stride) - gy * load(a, i + V * stride)
+            rho = (load(buffer, _VALUE * stride + x) - load(plane, r * stride + x)) * inside
+            rho = rho - gx * load(a, i + U * stride) - gy * load(a, i + V * stride)
             store(a, i + IX * stride, gx)
             store(a, i + IY * stride, gy)
             store(a, i + RHO * stride, rho)
@@ -444,20 +562,44 @@ def warp(a, image, packed, buffer, width, height):
             store(a, i + INVERSE * stride, where_above(square, splat(_FLAT), inverse, zero))
 
 
-@njit(
-    "void(float32[::1],float32[:,:],float32[::1],float32[::1],int64,int64,int64,int64,int64,int64,int64,"
-    "float32,float32,float32,float64)",
-    **_OPTIONS,
+@kernel(
+    "void(float32[::1],float32[::1],float32[::1],float32[::1],float32[::1],float32,int64,int64,int64,int64,int64,int64,"
+    "int64,float32,float32,float32,float64)",
+    *_SOURCES,
 )
-def solve(a, image, packed, buffer, width, height, warps, outer, inner, check, median_size, limit, theta, step, enough):
+def solve(
+    a,
+    plane,
+    own,
+    packed,
+    buffer,
+    blend,
+    width,
+    height,
+    warps,
+    outer,
+    inner,
+    at_once,
+    median_size,
+    limit,
+    theta,
+    step,
+    enough,
+):
     """All warps of one level, from the field in the planes U and V to the better one there.
 
-    ``enough`` is the sum of squared changes at which a warp ends; below zero it is not looked at.
+    Args:
+        a, plane, own, packed, buffer, blend, width, height: see :func:`warp`.
+        warps, outer, inner: numbers of warps, of rounds in each, of iterations in each of these.
+        at_once: iterations in one sweep over the rows, and so between two looks at the change.
+        median_size: of the filter at the start of each round, 1 for none.
+        limit, theta, step: lambda times theta; theta; tau by theta.
+        enough: sum of squared changes at which a warp ends; below zero it is not looked at.
     """
-    stride = row_stride(width)
+    stride = _stride(width)
     block = PLANES * stride
     for _ in range(warps):
-        warp(a, image, packed, buffer, width, height)
+        warp(a, plane, own, packed, buffer, blend, width, height)
         change = np.inf
         for _ in range(outer):
             if change <= enough:
@@ -469,7 +611,7 @@ def solve(a, image, packed, buffer, width, height, warps, outer, inner, check, m
                 _end_row(a, (r + 1) * block + LANES, width, stride)
             done = 0
             while done < inner and change > enough:
-                count = min(check, inner - done)
+                count = min(at_once, inner - done)
                 change = iterate(a, width, height, count, limit, theta, step, enough >= 0)
                 done += count
                 if enough < 0:
