@@ -207,19 +207,19 @@ def random_arrays(
             for u in letters:
                 if u == "a":
                     filters(f"res{k}a_branch1_filter", stream, 1, 1, cin, 4 * inner)
-                    norm(f"bn{k}a_branch1", stream, 4 * inner, gain=0.7)
+                    norm(f"bn{k}a_branch1", stream, 4 * inner, gain=0.45)
                 time = 3 if temporal and u == "b" else 1
                 filters(f"res{k}{u}_branch2a_filter", stream, 1, time, cin, inner)
                 norm(f"bn{k}{u}_branch2a", stream, inner)
                 filters(f"res{k}{u}_branch2b_filter", stream, 3, 3, inner, inner)
                 norm(f"bn{k}{u}_branch2b", stream, inner)
                 filters(f"res{k}{u}_branch2c_filter", stream, 1, time, inner, 4 * inner)
-                norm(f"bn{k}{u}_branch2c", stream, 4 * inner, gain=0.4)
+                norm(f"bn{k}{u}_branch2c", stream, 4 * inner, gain=0.15)
                 if extra and u == "b":
                     name = f"res{k}b_branch2b_relu_{stream}_Time"
                     filters(f"{name}_f", "", 1, 3, inner, inner)
                     put(f"{name}_b", "", random.normal(0, 0.2, (inner, 1)))
                 cin = 4 * inner
-        put("fc1000_filter", stream, random.normal(0, cin**-0.5, (1, 1, cin, classes)))
+        put("fc1000_filter", stream, random.normal(0, 0.5 * cin**-0.5, (1, 1, cin, classes)))
         put("fc1000_bias", stream, random.normal(0, 0.2, (1, classes)))
     return arrays

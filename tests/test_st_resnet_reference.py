@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 import st_resnet_reference as reference
+from twostream.models.contract import VideoModel
+from twostream.models.registry import create_model
 
 
 def clips(T: int, height: int, width: int, *, B: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -130,3 +132,96 @@ def test_the_streams_depend_on_what_they_should() -> None:
     flat = reference.random_arrays(seed=5, width=4, classes=5, temporal=False)
     got = reference.st_resnet(flat, rgb, flow)
     torch.testing.assert_close(got[0, 5:], reference.base_stream(flat, flow[0], 128.0, "temporal"))
+
+
+# the package's networks -----------------------------------------------------------------------------------------------
+
+
+def state_of(arrays: reference.Arrays) -> dict[str, Tensor]:
+    """The arrays by the package's names and in its layouts, in float64; written apart from the package's converter."""
+    state: dict[str, Tensor] = {}
+    for name, array in arrays.items():
+        part = "appearance" if "_spatial" in name else "motion"
+        name = name.replace("_spatial", "").replace("_temporal", "")
+        value = torch.from_numpy(array.astype(np.float64))
+        layer, _, kind = name.rpartition("_")
+        if layer == "fc1000":
+            place = f"{part}.classifier"
+        elif layer == "conv1":
+            place = f"{part}.backbone.conv1"
+        elif layer == "bn_conv1":
+            place = f"{part}.backbone.bn1"
+        else:
+            unit = f"{part}.backbone.layer{int(name[name.index('_') - 2]) - 1}.{ord(name[name.index('_') - 1]) - 97}"
+            norm = name.startswith("bn")
+            if "Time" in name:
+                place = f"{unit}.temporal"
+            elif "branch1" in name:
+                place = f"{unit}.downsample.{int(norm)}"
+            else:
+                place = f"{unit}.{'bn' if norm else 'conv'}{'abc'.index(name[name.index('branch2') + 7]) + 1}"
+        if kind == "moments":
+            state[f"{place}.running_mean"] = value[:, 0]
+            state[f"{place}.running_var"] = value[:, 1] ** 2 - 1e-5
+            state[f"{place}.num_batches_tracked"] = torch.tensor(0)
+        elif kind in ("filter", "f"):
+            weight = torch.einsum("hwio->oihw", value)
+            if layer == "fc1000":
+                weight = weight[:, :, 0, 0]
+            elif value.shape[:2] == (1, 3):
+                weight = torch.einsum("oiht->oith", weight)[..., None]
+            state[f"{place}.weight"] = weight
+        else:
+            state[f"{place}.{'weight' if kind == 'mult' else 'bias'}"] = value.flatten()
+    return state
+
+
+def network(name: str, arrays: reference.Arrays, **numbers: object) -> VideoModel:
+    K, width = arrays["fc1000_filter_spatial"].shape[3], arrays["conv1_filter_spatial"].shape[3]
+    model = create_model(name, num_classes=K, layout="caffe", width=width, **numbers).double().eval()
+    model.load_state_dict(state_of(arrays), strict=True)
+    return model
+
+
+def agree(model: VideoModel, rgb: Tensor, flow: Tensor, wanted: Tensor) -> None:
+    with torch.no_grad():
+        got = model(rgb, flow)
+    assert got.shape == wanted.shape
+    assert wanted.abs().max() > 0.1, "an answer of nothing would agree with anything"
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("T", "height", "width"), [(5, 64, 64), (7, 80, 56)], ids=["64x64", "80x56"])
+def test_st_resnet50_stage_1(T: int, height: int, width: int) -> None:
+    arrays = reference.random_arrays(seed=T)
+    rgb, flow = clips(T, height, width)
+    agree(network("st_resnet50", arrays), rgb, flow, reference.st_resnet(arrays, rgb, flow))
+
+
+def test_st_resnet50_stage_2() -> None:
+    arrays = reference.random_arrays(seed=8, classes=51)
+    rgb, flow = clips(11, 64, 64)
+    wanted = reference.st_resnet(arrays, rgb, flow, pool=(5, 2))
+    assert wanted.shape == (1, 8, 51)
+    agree(network("st_resnet50", arrays, temporal_pool=5), rgb, flow, wanted)
+
+
+def test_st_mulnet50() -> None:
+    arrays = reference.random_arrays(seed=9, temporal=False, extra=True)
+    rgb, flow = clips(6, 64, 56)
+    wanted = reference.st_resnet(arrays, rgb, flow, pool=(5, 1), multiply=True)
+    assert wanted.shape == (1, 4, 101)
+    agree(network("st_mulnet50", arrays), rgb, flow, wanted)
+
+
+@pytest.mark.parametrize("T", [5, 12, 25])
+def test_whole_frames_of_any_size_and_batches(T: int) -> None:
+    """Maps larger than 7x7 are pooled at every place and their logits averaged, as at test time; narrow networks."""
+    arrays = reference.random_arrays(seed=T, width=2, classes=7)
+    height, width = (256, 340) if T == 5 else (66, 71)
+    rgb, flow = clips(T, height, width, B=1 if T == 5 else 2)
+    wanted = reference.st_resnet(arrays, rgb, flow, pool=(5, 2))
+    agree(network("st_resnet50", arrays, temporal_pool=5), rgb, flow, wanted)
+    extra = reference.random_arrays(seed=T, width=2, classes=7, temporal=False, extra=True)
+    wanted = reference.st_resnet(extra, rgb, flow, pool=(5, 1), multiply=True)
+    agree(network("st_mulnet50", extra), rgb, flow, wanted)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from twostream.commands.check import check
+from twostream.commands.convert import convert
 from twostream.commands.demo import demo
 from twostream.commands.evaluate import evaluate
 from twostream.commands.flow import flow
@@ -69,7 +70,7 @@ def overview() -> str:
 
 COMMANDS: dict[str, Command] = {
     command.__name__: command
-    for command in (demo, check, flow, train, evaluate, predict, fuse, reproduce, report, models)
+    for command in (demo, check, flow, train, evaluate, predict, fuse, reproduce, report, models, convert)
 }
 
 
