@@ -5,6 +5,9 @@ function itself: after a change in a file that it calls, it would run the old co
 everything that the code depends on, so another version, another source or another CPU finds an empty folder.
 """
 
+# Numba and llvmlite have no types, and neither has what they compile.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-subclassing-any
+
 import hashlib
 import os
 import platform
@@ -16,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import llvmlite.binding
+import llvmlite  # type: ignore[import-untyped]
+import llvmlite.binding  # type: ignore[import-untyped]
 import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -88,7 +91,7 @@ def kernel(signature: str, *sources: Path) -> Callable[[Callable[..., Any]], Any
     Raises:
         FlowError: Numba's compiler is turned off.
     """
-    if config.DISABLE_JIT:
+    if getattr(config, "DISABLE_JIT", 0):
         raise FlowError("flow by tvl1 needs Numba's compiler, which NUMBA_DISABLE_JIT turns off; unset it or take dis")
 
     def compiled(function: Callable[..., Any]) -> Any:
@@ -105,7 +108,7 @@ def kernel(signature: str, *sources: Path) -> Callable[[Callable[..., Any]], Any
 
 
 def _cache_in(folder: Path) -> type[FunctionCache]:
-    class Locator(_CacheLocator):  # type: ignore[misc]
+    class Locator(_CacheLocator):
         # What stands in Numba's warnings.
         _py_file = __file__
 
@@ -118,14 +121,14 @@ def _cache_in(folder: Path) -> type[FunctionCache]:
         def get_disambiguator(self) -> str:
             return "kernel"
 
-    class Implementation(CompileResultCacheImpl):  # type: ignore[misc]
+    class Implementation(CompileResultCacheImpl):
         # Numba's own way to a locator can be turned aside by a variable of the environment.
         def __init__(self, function: Callable[..., Any]) -> None:
             self._lineno = function.__code__.co_firstlineno
             self._locator = Locator()
             self._filename_base = self.get_filename_base(f"{function.__module__}.{function.__qualname__}", "")
 
-    class Cache(FunctionCache):  # type: ignore[misc]
+    class Cache(FunctionCache):
         _impl_class = Implementation
 
         # A cache that cannot be read or written costs seconds, never the run: a full disk, a folder that is

@@ -47,6 +47,19 @@ class FlowEstimator(Protocol):
         """See the class."""
 
 
+class FlowSequence(Protocol):
+    """The frames of one video in, its fields out; an estimator's ``sequence()`` makes one where it gains by it.
+
+    Fields are bit by bit those of the pairs alone. For one thread at a time; frames must not be changed afterwards.
+
+    Raises:
+        FlowError: as :class:`FlowEstimator`; a change of size in mid-stream too.
+    """
+
+    def __call__(self, luma: Luma, *, wanted: bool = True) -> Flow | None:
+        """The field from the frame before to this one; None for the first frame and where it is not ``wanted``."""
+
+
 def check_range(name: str, key: str, value: float, lowest: float, highest: float) -> None:
     """Refuse a number outside of its range.
 

@@ -15,6 +15,7 @@ from twostream.flow.contract import (
     Flow,
     FlowError,
     FlowEstimator,
+    FlowSequence,
     Luma,
     Value,
     check_pair,
@@ -281,8 +282,38 @@ def create_estimator(name: str, **parameters: Any) -> FlowEstimator:
     return factory(**{key: _converted(name, key, value, hints[key]) for key, value in parameters.items()})
 
 
-def compute(frames: Luma, *, estimator: str = "dis", **parameters: Any) -> Flow:
+def flow_sequence(estimator: FlowEstimator, *, first: int = 0) -> FlowSequence:
+    """The way from the frames of a video to its fields that each estimator is fastest in.
+
+    Args:
+        estimator: any.
+        first: number of the first field, for estimators whose fields depend on their place in the video.
+
+    Raises:
+        FlowError: such an estimator cannot begin at ``first``.
+    """
+    if make := getattr(estimator, "sequence", None):
+        sequence: FlowSequence = make(first)
+        return sequence
+    return _Pairs(estimator)
+
+
+class _Pairs:
+    """A sequence for estimators that have none."""
+
+    def __init__(self, estimator: FlowEstimator) -> None:
+        self._estimator = estimator
+        self._previous: Luma | None = None
+
+    def __call__(self, luma: Luma, *, wanted: bool = True) -> Flow | None:
+        previous, self._previous = self._previous, luma
+        return self._estimator(previous, luma) if wanted and previous is not None else None
+
+
+def compute(frames: Luma, *, estimator: str = "tvl1", **parameters: Any) -> Flow:
     """The flow between neighbouring frames: (T, H, W) uint8 luma to (T-1, 2, H, W) float32, u and v in px.
+
+    ``quality`` is the first parameter of ``"tvl1"`` to try: ``"reference"``, ``"papers"``, ``"balanced"``, ``"fast"``.
 
     Raises:
         FlowError: see :func:`create_estimator` and :class:`FlowEstimator`.
@@ -292,8 +323,11 @@ def compute(frames: Luma, *, estimator: str = "dis", **parameters: Any) -> Flow:
         raise FlowError(f"frames must be (T, H, W) uint8 luma with T >= 1, got {what(frames)}")
     T, H, W = frames.shape
     fields = np.empty((T - 1, 2, H, W), np.float32)
-    for k in range(T - 1):
-        fields[k] = estimate(frames[k], frames[k + 1])
+    step = flow_sequence(estimate)
+    for k in range(T):
+        field = step(frames[k])
+        if field is not None:
+            fields[k - 1] = field
     return fields
 
 
@@ -325,8 +359,10 @@ __all__ = [
     "Farneback",
     "FlowError",
     "FlowEstimator",
+    "FlowSequence",
     "OpenCvTvl1",
     "Tvl1",
     "compute",
     "create_estimator",
+    "flow_sequence",
 ]

@@ -8,23 +8,33 @@ Arithmetic may be contracted and uses reciprocal estimates with a Newton step, s
 of CPU; on one type they do not depend on position or neighbours.
 """
 
+# Numba calls these functions with arguments that not all of them need.
+# ruff: noqa: ARG001
+#
+# Numba and llvmlite have no types, and neither has what they compile.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-subclassing-any
+
 import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import lower_builtin, models, register_model
 
 LANES = 16
+
+# What it makes takes other arguments than the function that it is given.
+intrinsic: Any = _intrinsic
 
 _FLAGS = ("nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc")
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """``count`` floats of 32 bit."""
 
     def __init__(self, count: int) -> None:
@@ -38,7 +48,7 @@ class Lanes(types.Type):  # type: ignore[misc]
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Lanes) -> None:
         super().__init__(dmm, fe_type, fe_type.llvm)
 
@@ -47,7 +57,7 @@ _OPERATIONS = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul",
 
 
 def _register(operation: Callable[..., Any], name: str) -> None:
-    class Typing(AbstractTemplate):  # type: ignore[misc]
+    class Typing(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if not kws and len(args) == 2 and isinstance(args[0], Lanes) and args[0] == args[1]:
                 return signature(args[0], *args)
@@ -55,7 +65,7 @@ def _register(operation: Callable[..., Any], name: str) -> None:
 
     infer_global(operation)(Typing)
 
-    @lower_builtin(operation, Lanes, Lanes)  # type: ignore[untyped-decorator]
+    @lower_builtin(operation, Lanes, Lanes)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, name)(*args, flags=_FLAGS)
 
@@ -113,7 +123,7 @@ splat = _splatter(LANES)
 splat4 = _splatter(4)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write the lanes into a flat array from ``index`` on."""
 
@@ -137,31 +147,31 @@ def _call(name: str, operands: int) -> Any:
     return function
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def minimum(typing: Any, a: Any, b: Any) -> Any:
     """The smaller one, lane by lane."""
     return a(a, b), _call("minnum", 2)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def maximum(typing: Any, a: Any, b: Any) -> Any:
     """The larger one, lane by lane."""
     return a(a, b), _call("maxnum", 2)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def square_root(typing: Any, a: Any) -> Any:
     """The square root, lane by lane."""
     return a(a), _call("sqrt", 1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def rounded_down(typing: Any, a: Any) -> Any:
     """The whole number below, lane by lane."""
     return a(a), _call("floor", 1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def where_above(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     """``yes`` in the lanes where ``a > b``, ``no`` in the others."""
 
@@ -171,7 +181,7 @@ def where_above(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     return yes(a, b, yes, no), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def shifted_in(typing: Any, before: Any, here: Any) -> Any:
     """Each lane's left neighbour: the last of ``before``, then all of ``here`` but its last."""
 
@@ -183,7 +193,7 @@ def shifted_in(typing: Any, before: Any, here: Any) -> Any:
     return here(before, here), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lane(typing: Any, vector: Any, number: Any) -> Any:
     """One lane's number."""
 
@@ -193,7 +203,7 @@ def lane(typing: Any, vector: Any, number: Any) -> Any:
     return types.float32(vector, types.intp), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def total(typing: Any, vector: Any) -> Any:
     """The sum of the lanes."""
 

@@ -234,18 +234,18 @@ class Tvl1:
         for level in range(len(room.sizes) - 1, -1, -1):
             W, H = room.sizes[level]
             a = room.zeroed(W, H)
-            stride = kernels.row_stride(W)
-            fields = a.reshape(H + 2, kernels.PLANES, stride)[1 : H + 1, :2, kernels.LANES : kernels.LANES + W]
+            field = kernels.field_of(a, W, H)
             if coarse is not None:
                 for k in (0, 1):
-                    fields[:, k] = cv2.resize(coarse[k], (W, H), interpolation=cv2.INTER_LINEAR)
-                fields /= np.float32(n["scale_step"])
+                    field[k] = cv2.resize(coarse[k], (W, H), interpolation=cv2.INTER_LINEAR)
+                field /= np.float32(n["scale_step"])
             elif start is not None:
                 full = room.sizes[0]
                 for k in (0, 1):
-                    fields[:, k] = cv2.resize(start[k], (W, H), interpolation=cv2.INTER_AREA)
-                    fields[:, k] *= np.float32((W, H)[k] / full[k])
-            at_once = CHECK_EVERY if n["epsilon"] else max(CHECK_EVERY, _SWEEP_BYTES // (kernels.PLANES * stride * 4))
+                    field[k] = cv2.resize(start[k], (W, H), interpolation=cv2.INTER_AREA)
+                    field[k] *= np.float32((W, H)[k] / full[k])
+            row_bytes = 4 * kernels.PLANES * kernels.row_stride(W)
+            at_once = CHECK_EVERY if n["epsilon"] else max(CHECK_EVERY, _SWEEP_BYTES // row_bytes)
             kernels.solve(
                 a,
                 first.planes[level],
@@ -265,7 +265,7 @@ class Tvl1:
                 n["tau"] / n["theta"],
                 enough * H * W,
             )
-            coarse = np.ascontiguousarray(fields.transpose(1, 0, 2))
+            coarse = np.ascontiguousarray(field)
         assert coarse is not None
         return coarse
 

@@ -2,13 +2,18 @@
 
 Each level of the pyramid has one flat array, in which the ten planes stand row by row side by side: row r of plane k
 begins at ``((r + 1) * PLANES + k) * stride + LANES``. So the rows that an iteration works on are one block of memory,
-whatever the height of the frame. Row -1 and the LANES numbers before each row are zero, for divergences at the border.
-What stands to the right of a row is written over by whole vectors and never reaches the field.
+whatever the height of the frame. Row -1 is zero, for divergences at the border. What stands before and behind a row
+repeats its ends where a difference or the median filter looks there; else it is written over by whole vectors, and
+never reaches the field.
 """
+
+# Numba and llvmlite have no types, and neither has what they compile.
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-subclassing-any
 
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from numba import float32, njit
 
 from twostream.flow import lanes
@@ -45,8 +50,8 @@ _FLAT = float32(1.1920929e-07)
 
 
 def row_stride(width: int) -> int:
-    """Numbers from one row to the next: whole vectors, and the zeros before them."""
-    return (width + LANES - 1) // LANES * LANES + LANES
+    """Numbers from one row to the next: whole vectors, and some before them."""
+    return -(-width // LANES) * LANES + int(LANES)
 
 
 def level_size(width: int, height: int) -> int:
@@ -57,6 +62,12 @@ def level_size(width: int, height: int) -> int:
 def buffer_size(width: int) -> int:
     """Numbers that the buffer takes."""
     return BUFFER_ROWS * (row_stride(width) + LANES)
+
+
+def field_of(a: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+    """The planes U and V of a level as a view, (2, height, width)."""
+    stride = row_stride(width)
+    return a.reshape(height + 2, PLANES, stride)[1:-1, :2, LANES : LANES + width].transpose(1, 0, 2)
 
 
 _stride = njit(**_INNER)(row_stride)
