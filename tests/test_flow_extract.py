@@ -3,10 +3,14 @@
 import errno
 import hashlib
 import os
+import platform
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,11 @@ import pytest
 from twostream.errors import UsageError
 from twostream.files import OutputError, remove_leftovers
 from twostream.flow import executors, forecast, jobs
+from twostream.flow import extract as room
+from twostream.flow.claims import claimed
 from twostream.flow.contract import FlowError
 from twostream.flow.estimators import create_estimator
-from twostream.flow.extract import ExtractionSummary, extract
+from twostream.flow.extract import ExtractionSummary, extract, share
 from twostream.flow.forecast import estimate
 from twostream.flow.jobs import Job, Outcome, Source, run_job
 from twostream.flow.quantize import dequantize, quantize
@@ -511,6 +517,167 @@ def test_workers_that_cannot_start_are_an_error_with_advice(tmp_path: Path) -> N
     assert process.returncode == 1
     assert "FlowError: a worker process could not start (it ended with status 1)" in errors
     assert 'if __name__ == "__main__":, or take workers=0' in errors
+
+
+def test_each_video_is_computed_by_one_of_two_extractors(tmp_path: Path, several: tuple[Path, dict[str, str]]) -> None:
+    videos, undisturbed = several
+    root = tmp_path / "store"
+    with start_script(tmp_path, videos, root, 1) as one, start_script(tmp_path, videos, root, 1) as two:
+        (said_one, errors_one), (said_two, errors_two) = one.communicate(timeout=60), two.communicate(timeout=60)
+    assert (one.returncode, two.returncode) == (0, 0), errors_one + errors_two
+    assert files(root) == undisturbed
+    assert not (root / ".claims").exists()
+    done = [int(re.findall(r"(\d+) videos done", said)[0]) for said in (said_one, said_two)]
+    assert sum(done) == len(undisturbed) - 1, (said_one, said_two)
+
+
+def test_what_another_extractor_is_at_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_LOOK_EVERY", 0.02)
+    sources = make_several(tmp_path / "videos", 3, 4, 2)
+    store, told = FlowStore(tmp_path / "store", SETTINGS), []
+    store.prepare()
+    name = sources[0].name
+    holds = claimed(store.root, name, run="other")
+    assert holds.__enter__() is None
+
+    def progress(done: int, total: int, what: str) -> None:
+        told.append(what)
+        if told.count(f"{name}: waiting for process {os.getpid()} on {platform.node()}") == 3 and len(left) == 0:
+            assert (done, total) == (2, 3)
+            # The other one finishes, or gives up.
+            left.append(what)
+            if finishes:
+                other = job_of(sources[0].path, store.root, run="other")
+                other = replace(other, source=sources[0], target=store.path_for(name))
+                assert run_job(other, lambda _: None).fields == 2
+            holds.__exit__(None, None, None)
+
+    for finishes in (True, False):
+        left: list[str] = []
+        summary = extract(sources, store, workers=0, progress=progress)
+        assert left
+        assert f"{name}: left to process {os.getpid()} on {platform.node()}" in told
+        if finishes:
+            assert (summary.done, summary.elsewhere) == (tuple(s.name for s in sources[1:]), (name,))
+            assert summary.skipped == (name,)
+            assert "0 were there already, 1 done by another extractor, 0 failed" in summary.lines()[0]
+            assert summary.to_dict()["elsewhere"] == [name]
+        else:
+            assert (len(summary.done), summary.elsewhere) == (3, ())
+        shutil.rmtree(store.root)
+        told.clear()
+        store.prepare()
+        holds = claimed(store.root, name, run="other")
+        assert holds.__enter__() is None
+    holds.__exit__(None, None, None)
+
+
+def test_what_another_finished_since_the_plan_was_made_is_left_alone(tmp_path: Path) -> None:
+    job = job_of(make(tmp_path / "v.mp4", 3), tmp_path / "store")
+    assert run_job(job, lambda _: None).fields == 2
+    assert run_job(job, lambda _: None) == Outcome(elsewhere=True)
+
+
+def test_one_extractor_at_a_time_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_LOOK_EVERY", 0.02)
+    path, told = make(tmp_path / "v.mp4", 2), []
+    with ExitStack() as stack:
+        stack.enter_context(claimed(tmp_path / "store", room._SETTINGS, run="other"))
+
+        def progress(_done: int, _total: int, what: str) -> None:
+            told.append(what)
+            if told.count(f"waiting for process {os.getpid()} on {platform.node()}, which makes the store") == 2:
+                stack.close()
+
+        assert run_inline(path, tmp_path / "store", progress=progress).done == ("v",)
+    assert len([what for what in told if "makes the store" in what]) == 2
+
+
+def test_what_others_are_writing_is_not_tidied_away(tmp_path: Path) -> None:
+    path, root = make(tmp_path / "v.mp4", 2), tmp_path / "store"
+    root.mkdir()
+    # As on a file system without locks: nothing but the claim says that somebody writes it.
+    written = root / ".w.flow.12345678.partial"
+    written.touch()
+    with claimed(root, "w", run="other"):
+        assert run_inline(path, root).done == ("v",)
+        assert written.exists()
+    path = make(tmp_path / "v.mp4", 3)
+    assert run_inline(path, root).done == ("v",)
+    assert sorted(p.name for p in root.iterdir()) == ["store.json", "v.flow"]
+
+
+def test_shards_are_a_partition_by_size(tmp_path: Path) -> None:
+    sources = []
+    for k, size in enumerate([900, 500, 400, 300, 200, 100, 0]):
+        sources.append(Source(f"v{k}", tmp_path / f"v{k}"))
+        sources[-1].path.write_bytes(bytes(size))
+    sources.append(Source("absent", tmp_path / "absent"))
+    for count in (1, 2, 3, 9):
+        shards = [share(sources, index, count) for index in range(1, count + 1)]
+        assert sorted(s.name for shard in shards for s in shard) == sorted(s.name for s in sources)
+        assert shards == [share(sources[::-1], index, count)[::-1] for index in range(1, count + 1)]
+    loads = [sum(s.path.stat().st_size for s in share(sources[:-1], index, 2)) for index in (1, 2)]
+    assert loads == [1200, 1200]
+    for index, count in ((0, 4), (5, 4), (1, 0), (-1, 2)):
+        with pytest.raises(UsageError, match="a shard is one of 1/"):
+            share(sources, index, count)
+
+
+@pytest.mark.parametrize("change", ["cut", "flipped in the header", "flipped in a field", "foreign", "other settings"])
+def test_a_changed_file_of_the_store_is_told_and_computed_anew(tmp_path: Path, change: str) -> None:
+    path, root = make(tmp_path / "v.mp4", 4), tmp_path / "store"
+    run_inline(path, root)
+    file = FlowStore(root).path_for("v")
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    if change == "cut":
+        del damaged[-100:]
+    elif change == "flipped in the header":
+        damaged[-100] ^= 1
+    elif change == "flipped in a field":
+        damaged[40] ^= 1
+    elif change == "foreign":
+        damaged = bytearray(b"something else")
+    else:
+        other = replace(SETTINGS, bound=10.0)
+        run_inline(path, tmp_path / "other", other)
+        damaged = bytearray((tmp_path / "other" / "v.flow").read_bytes())
+    file.write_bytes(damaged)
+    if change == "flipped in a field":
+        # The header is sound, and more is not read unless asked for.
+        assert run_inline(path, root).skipped == ("v",)
+    summary = run_inline(path, root, verify=True)
+    assert summary.done == ("v",)
+    assert str(file) in summary.replaced["v"]
+    assert f"computed anew: v: {summary.replaced['v']}" in summary.lines()
+    assert file.read_bytes() == whole
+    assert run_inline(path, root, verify=True).skipped == ("v",)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root mounts file systems")
+@pytest.mark.parametrize("options", ["size=64k", "ro"])
+def test_a_disk_that_is_really_full_or_read_only(tmp_path: Path, options: str) -> None:
+    sources = make_several(tmp_path / "videos", 3)
+    sources.append(Source("long", make(tmp_path / "long.mp4", 200, width=160, height=120)))
+    undisturbed, root = tmp_path / "undisturbed", tmp_path / "disk"
+    settings = replace(SETTINGS, short_side=None)
+    extract(sources, FlowStore(undisturbed, settings), workers=0)
+    root.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root)], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        with pytest.raises(
+            OutputError, match="No space left on device" if options != "ro" else "Read-only file system"
+        ):
+            extract(sources, FlowStore(root, settings), workers=1)
+        left = files(root)
+        assert not set(left.items()) - set(files(undisturbed).items())
+        subprocess.run(["mount", "-o", "remount,rw,size=64m", str(root)], check=True)
+        extract(sources, FlowStore(root, settings), workers=1)
+        assert files(root) == files(undisturbed)
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
 
 
 # Estimates

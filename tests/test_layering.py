@@ -54,7 +54,12 @@ ONLY_IN = {
 }
 
 # Libraries that one room keeps to itself, so that it can be replaced.
-KEPT = {"lightning": {"training"}, "jsonargparse": {"commands", "training"}, "rich": {"console", "training"}}
+KEPT = {
+    "jsonargparse": {"commands", "training"},
+    "lightning": {"training"},
+    "ray": {"flow"},
+    "rich": {"console", "training"},
+}
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,9 @@ def extract(
             settings=store.settings,
             on_error=on_error,
             run=run,
+            verify=verify,
         )
-        found = finished(job, whole=verify)
+        found = finished(job)
         if isinstance(found, Outcome):
             so_far.take(job, Outcome(elsewhere=True, truncated=found.truncated), now=False)
         else:

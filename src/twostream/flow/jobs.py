@@ -56,6 +56,8 @@ class Job:
         settings: the store's.
         on_error: what damage in the video means, see :class:`twostream.video.Video`.
         run: of which extraction it is part, see :mod:`twostream.flow.claims`.
+        verify: whether a file that is there counts only after every checksum was compared, where otherwise its header
+            is enough.
         threads: that compute its flow.
     """
 
@@ -65,6 +67,7 @@ class Job:
     settings: FlowSettings
     on_error: OnError
     run: str
+    verify: bool = False
     threads: int = 1
 
 
@@ -159,12 +162,8 @@ def _extract_one(job: Job, report: Callable[[str], None]) -> Outcome:
     return Outcome(fields=writer.field_count, bytes=writer.bytes, truncated=video.truncated)
 
 
-def finished(job: Job, *, whole: bool = False) -> Outcome | str | None:
+def finished(job: Job) -> Outcome | str | None:
     """What the store has of this job's video as it is now.
-
-    Args:
-        job: only looked at.
-        whole: read the file from end to end and compare every checksum, where otherwise its header is enough.
 
     Returns:
         An outcome if there is nothing to do. Otherwise why the file that is there does not count, or None where there
@@ -176,7 +175,7 @@ def finished(job: Job, *, whole: bool = False) -> Outcome | str | None:
         with StoredFlow(job.target) as stored:
             if stored.settings != job.settings:
                 return f"{job.target}: made with other settings than its store"
-            if whole:
+            if job.verify:
                 stored.verify()
             source, truncated = stored.provenance["source"], stored.provenance["truncated"]
             has = {key: source[key] for key in ("bytes", "edges_sha256")}

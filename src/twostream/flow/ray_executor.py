@@ -123,8 +123,13 @@ def _cluster(ray: Any, address: str | None, workers: int | None) -> Iterator[Non
             ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        place = f"the Ray cluster at {address!r} cannot be reached" if address else "Ray cannot be started"
-        raise FlowError(f"{place} ({reason}). Start one with: ray start --head") from error
+        if not address:
+            raise FlowError(f"Ray cannot be started on this machine ({reason})") from error
+        raise FlowError(
+            f"the Ray cluster at {address!r} cannot be reached ({reason}). One is started with: ray start --head; new "
+            "versions ask for a token, and then RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN must be set for "
+            "the cluster and for this command"
+        ) from error
     try:
         yield
     finally:
