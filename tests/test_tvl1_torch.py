@@ -78,7 +78,8 @@ def test_fields_are_those_of_the_cpu_kernel(quality: str) -> None:
 @pytest.mark.parametrize(
     "numbers",
     [
-        {"median_filtering": 3},
+        {"median_filtering": 3, "texture": 0.5, "derivative": 3, "blend": 0.25},
+        {"pyramid": "gaussian", "scale_step": 0.5, "texture": 0.0, "derivative": 5, "blend": 0.0},
         {"median_filtering": 1, "outer_iterations": 2, "inner_iterations": 7},
         {"epsilon": 0.02, "outer_iterations": 3, "inner_iterations": 12},
         {"tau": 0.1, "lambda_": 0.3, "theta": 0.2, "nscales": 2, "warps": 2, "scale_step": 0.7},
@@ -187,6 +188,8 @@ def test_wrong_frames_and_devices_are_named() -> None:
         estimator.fields([frame, frame[:, :22]])
     with pytest.raises(FlowError, match=r"takes luma frames \(H, W\) uint8"):
         estimator(frame, frame.astype(np.float32))
+    with pytest.raises(FlowError, match=r"with warm_start=4 each field waits .* on 'cpu' .* take warm_start=0"):
+        Tvl1Torch(Tvl1(warm_start=4), "cpu")
     with pytest.raises(FlowError, match="at least 1 pair, got 0"):
         Tvl1Torch(Tvl1(), "cpu", batch=0)
     for device in ("meta:x", "nonsense"):

@@ -9,6 +9,7 @@ Each pair is solved by itself: one that has come to rest leaves the batch, and n
 Reference: Zach, Pock, Bischof, *A Duality Based Approach for Realtime TV-L1 Optical Flow*, DAGM 2007.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twostream.flow.contract import MINIMUM_SIDE, Flow, FlowError, Luma, Value, check_pair
-from twostream.flow.tvl1 import CHECK_EVERY, Tvl1
+from twostream.flow.tvl1 import CHECK_EVERY, TEXTURE_COUPLING, TEXTURE_ITERATIONS, Tvl1
 
 # A squared gradient below this one has no direction; as in the CPU kernel.
 _FLAT = 1.1920929e-07
@@ -76,7 +77,7 @@ class Tvl1Torch:
         compiled: see :func:`tvl1`.
 
     Raises:
-        FlowError: no such device, or a batch below 1.
+        FlowError: no such device, a ``warm_start``, or a batch below 1.
     """
 
     name: ClassVar[str] = "tvl1"
@@ -92,6 +93,11 @@ class Tvl1Torch:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise FlowError(f"flow cannot be computed on {self.device!r} ({reason}); take cpu") from error
+        if self.method.warm_start:
+            raise FlowError(
+                f"with warm_start={self.method.warm_start} each field waits for the one before; on {self.device!r} all "
+                "fields are computed at once, so take warm_start=0, or the CPU kernel"
+            )
         if self.batch is not None and self.batch < 1:
             raise FlowError(f"a batch has at least 1 pair, got {self.batch}")
 
@@ -186,19 +192,21 @@ def _coarse_to_fine(first: Tensor, second: Tensor | None, numbers: dict[str, Any
     firsts = _pyramid(first, numbers)
     seconds = firsts if second is None else _pyramid(second, numbers)
     field: Tensor | None = None
-    for image0, image1 in zip(reversed(firsts), reversed(seconds), strict=True):
+    while firsts:
+        own = _with_gradient(firsts.pop(), numbers["derivative"])
         if second is None:
-            image0, image1 = image0[:-1], image1[1:]
-        H, W = image0.shape[-2:]
+            own, other = own[:-1], own[1:]
+        else:
+            other = _with_gradient(seconds.pop(), numbers["derivative"])
+        H, W = own.shape[-2:]
         if field is None:
-            field = image0.new_zeros((len(image0), 2, H, W))
+            field = own.new_zeros((len(own), 2, H, W))
         else:
             field = F.interpolate(field, size=(H, W), mode="bilinear", align_corners=False)
             field /= numbers["scale_step"]
         parts: _Parts = (field, torch.zeros_like(field), torch.zeros_like(field))
-        stack = _with_gradient(image1)
         for _ in range(numbers["warps"]):
-            parts = _relaxed(parts, _data_term(image0, stack, parts[0]), numbers, loops)
+            parts = _relaxed(parts, _data_term(own, other, parts[0], numbers["blend"]), numbers, loops)
         field = parts[0]
     assert field is not None
     return field
@@ -206,21 +214,81 @@ def _coarse_to_fine(first: Tensor, second: Tensor | None, numbers: dict[str, Any
 
 def _pyramid(frames: Tensor, numbers: dict[str, Any]) -> list[Tensor]:
     """(B, H, W) to (B, 1, h, w) of each level, full size first; no level has less than ``MINIMUM_SIDE`` px."""
-    levels = [frames[:, None] if frames.is_floating_point() else frames[:, None].float()]
+    finest = frames[:, None] if frames.is_floating_point() else frames[:, None].float()
+    if numbers["texture"]:
+        finest = finest - numbers["texture"] * _structure(finest)
+    levels = [finest]
     for _ in range(1, numbers["nscales"]):
         H, W = levels[-1].shape[-2:]
-        h, w = round(H * numbers["scale_step"]), round(W * numbers["scale_step"])
-        if min(h, w) < MINIMUM_SIDE:
+        if numbers["pyramid"] == "gaussian":
+            size = (H + 1) // 2, (W + 1) // 2
+        else:
+            size = round(H * numbers["scale_step"]), round(W * numbers["scale_step"])
+        if min(size) < MINIMUM_SIDE:
             break
-        levels.append(F.interpolate(levels[-1], size=(h, w), mode="bilinear", align_corners=False))
+        if numbers["pyramid"] == "gaussian":
+            levels.append(_half(levels[-1]))
+        else:
+            levels.append(F.interpolate(levels[-1], size=size, mode="bilinear", align_corners=False))
     return levels
 
 
-def _with_gradient(image: Tensor) -> Tensor:
+def _half(image: Tensor) -> Tensor:
+    """Every second pixel of the image under a binomial filter, the border mirrored, as OpenCV's ``pyrDown``."""
+    padded = F.pad(image, (2, 2, 2, 2), mode="reflect")
+    h, w = ((side + 1) // 2 for side in image.shape[-2:])
+    binomial = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+    rows = sum(share * padded[..., k::2, :][..., :h, :] for k, share in enumerate(binomial))
+    assert isinstance(rows, Tensor)
+    half = sum(share * rows[..., k::2][..., :w] for k, share in enumerate(binomial))
+    assert isinstance(half, Tensor)
+    return half
+
+
+def _structure(image: Tensor) -> Tensor:
+    """What total variation denoising leaves of (B, 1, H, W), by FISTA on the dual; see ``flow/tvl1.py``.
+
+    Reference: Beck, Teboulle, *Fast Gradient-Based Algorithms for Constrained Total Variation Image Denoising and
+    Deblurring Problems*, TIP 2009.
+    """
+
+    def denoised(dual: Tensor) -> Tensor:
+        x, y = dual[:, :1], dual[:, 1:]
+        divergence = x - F.pad(x[..., :-1], (1, 0)) + y - F.pad(y[..., :-1, :], (0, 0, 1, 0))
+        return image + TEXTURE_COUPLING * divergence
+
+    earlier = dual = torch.cat([torch.zeros_like(image)] * 2, dim=1)
+    s = 1.0
+    for _ in range(TEXTURE_ITERATIONS):
+        structure = denoised(dual)
+        across = F.pad(structure[..., 1:] - structure[..., :-1], (0, 1))
+        down = F.pad(structure[..., 1:, :] - structure[..., :-1, :], (0, 0, 0, 1))
+        now = dual + (0.125 / TEXTURE_COUPLING) * torch.cat([across, down], dim=1)
+        now = now / torch.hypot(now[:, :1], now[:, 1:]).clamp(min=1)
+        following = (1 + math.sqrt(1 + 4 * s * s)) / 2
+        dual = now + ((s - 1) / following) * (now - earlier)
+        earlier, s = now, following
+    return denoised(dual)
+
+
+def _with_gradient(image: Tensor, points: int) -> Tensor:
     """(B, 1, H, W) to (B, 3, H, W): with its central differences in x and y, the border repeated."""
-    x = F.pad(image, (1, 1, 0, 0), mode="replicate")
-    y = F.pad(image, (0, 0, 1, 1), mode="replicate")
-    return torch.cat([image, (x[..., 2:] - x[..., :-2]) / 2, (y[..., 2:, :] - y[..., :-2, :]) / 2], dim=1)
+    H, W = image.shape[-2:]
+    padded = F.pad(image, (2, 2, 2, 2), mode="replicate")
+
+    def difference(reach: int) -> tuple[Tensor, Tensor]:
+        ahead, behind = 2 + reach, 2 - reach
+        rows, columns = padded[..., 2 : H + 2, :], padded[..., 2 : W + 2]
+        return (
+            rows[..., ahead : ahead + W] - rows[..., behind : behind + W],
+            columns[..., ahead : ahead + H, :] - columns[..., behind : behind + H, :],
+        )
+
+    if points == 3:
+        x, y = (near / 2 for near in difference(1))
+    else:
+        x, y = ((8 * near - far) / 12 for near, far in zip(difference(1), difference(2), strict=True))
+    return torch.cat([image, x, y], dim=1)
 
 
 @dataclass(frozen=True)
@@ -242,19 +310,25 @@ class _DataTerm:
         return _DataTerm(self.gradient[pairs], self.residual[pairs], self.inverse[pairs])
 
 
-def _data_term(image: Tensor, stack: Tensor, field: Tensor) -> _DataTerm:
-    """Samples ``stack``, (B, 3, H, W) as of :func:`_with_gradient`, by Keys's cubic with a = -3/4, as OpenCV does."""
-    H, W = image.shape[-2:]
+def _data_term(own: Tensor, other: Tensor, field: Tensor, blend: float) -> _DataTerm:
+    """Samples ``other`` where the field points to, by Keys's cubic with a = -3/4, as OpenCV does.
+
+    Args:
+        own, other: (B, 3, H, W), both frames as of :func:`_with_gradient`.
+        field: (B, 2, H, W).
+        blend: share of the own gradient.
+    """
+    H, W = own.shape[-2:]
     x = torch.arange(W, device=field.device, dtype=field.dtype) + field[:, 0]  # (B, H, W)
     y = torch.arange(H, device=field.device, dtype=field.dtype)[:, None] + field[:, 1]
     inside = ((x >= 0) & (x <= W - 1) & (y >= 0) & (y <= H - 1))[:, None]
     # grid_sample counts from -1 to 1.
     grid = torch.stack([x.clamp(0, W - 1) * (2 / (W - 1)) - 1, y.clamp(0, H - 1) * (2 / (H - 1)) - 1], dim=-1)
-    sampled = F.grid_sample(stack, grid, mode="bicubic", padding_mode="border", align_corners=True) * inside
-    gradient = sampled[:, 1:].contiguous()
+    sampled = F.grid_sample(other, grid, mode="bicubic", padding_mode="border", align_corners=True)
+    gradient = torch.lerp(sampled[:, 1:], own[:, 1:], blend) * inside
     square = (gradient * gradient).sum(1, keepdim=True)
     inverse = torch.where(square > _FLAT, 1 / square.clamp(min=_FLAT), 0)
-    residual = sampled[:, :1] - image * inside - (gradient * field).sum(1, keepdim=True)
+    residual = (sampled[:, :1] - own[:, :1]) * inside - (gradient * field).sum(1, keepdim=True)
     return _DataTerm(gradient, residual, inverse)
 
 
