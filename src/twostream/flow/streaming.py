@@ -3,22 +3,24 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from twostream.flow.contract import Flow, FlowEstimator, Luma
-from twostream.flow.estimators import create_estimator
+from twostream.flow.contract import Flow, FlowError, FlowEstimator, Luma
+from twostream.flow.estimators import create_estimator, flow_sequence
 from twostream.flow.store import FlowSettings
 from twostream.video import Video, grid_size
 
 Image = npt.NDArray[np.uint8]
 Kept = TypeVar("Kept")
 
-# Pairs that a thread computes in a row, so that neighbours share what is known of the frame between them; and px of a
-# block, so that large frames do not pile up.
+# Pairs that a thread computes in a row, so that neighbours share what is known of the frame between them: as a rule; at
+# most, where the estimator begins anew only now and then; and px of them, so that large frames do not pile up.
 _BLOCK = 8
+_LONGEST_BLOCK = 64
 _BLOCK_PIXELS = 1 << 24
 
 
@@ -62,15 +64,24 @@ def stream_flow(
     size = grid_size(video.width, video.height, settings.short_side)
     estimator = create_estimator(settings.estimator, **settings.parameters)
     pictures = ((frame.luma(size), frame.rgb(size) if frames else None) for frame in video.stream(fps=settings.fps))
-    if threads > 1:
-        length = max(1, min(_BLOCK, _BLOCK_PIXELS // (size[0] * size[1])))
+    length = _block_length(estimator, size[0] * size[1]) if threads > 1 else None
+    if length is not None:
         yield from _in_threads(pictures, estimator, convert, threads, length)
         return
-    previous = None
+    step = flow_sequence(estimator)
     for luma, frame in pictures:
-        field = None if previous is None else convert(estimator(previous, luma))
-        yield Step(field, frame)
-        previous = luma
+        flow = step(luma)
+        yield Step(None if flow is None else convert(flow), frame)
+
+
+def _block_length(estimator: FlowEstimator, pixels: int) -> int | None:
+    """The fewest pairs, from a usual number on, after which the estimator can begin anew; None if they are too many."""
+    usual = max(1, min(_BLOCK, _BLOCK_PIXELS // pixels))
+    for length in range(usual, _LONGEST_BLOCK + 1):
+        with suppress(FlowError):
+            flow_sequence(estimator, first=length)
+            return length
+    return None
 
 
 def _in_threads(
@@ -80,8 +91,9 @@ def _in_threads(
     threads: int,
     length: int,
 ) -> Iterator[Step[Kept]]:
-    def fields(lumas: list[Luma]) -> list[Kept]:
-        return [convert(estimator(lumas[k], lumas[k + 1])) for k in range(len(lumas) - 1)]
+    def fields(lumas: list[Luma], first: int) -> list[Kept]:
+        step = flow_sequence(estimator, first=first)
+        return [convert(flow) for flow in map(step, lumas) if flow is not None]
 
     waiting: deque[tuple[Future[list[Kept]], list[Image | None]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="flow")
@@ -92,6 +104,7 @@ def _in_threads(
             yield Step(field, frame)
 
     try:
+        first = 0
         lumas: list[Luma] = []
         shown: list[Image | None] = []
         for luma, frame in pictures:
@@ -101,13 +114,14 @@ def _in_threads(
                 continue
             shown.append(frame)
             if len(shown) == length:
-                waiting.append((pool.submit(fields, lumas), shown))
+                waiting.append((pool.submit(fields, lumas, first), shown))
+                first += length
                 lumas, shown = [luma], []
             # One block for each thread, and one for each to take up at once.
             while len(waiting) > 2 * threads:
                 yield from first_in_line()
         if shown:
-            waiting.append((pool.submit(fields, lumas), shown))
+            waiting.append((pool.submit(fields, lumas, first), shown))
         while waiting:
             yield from first_in_line()
     finally:
