@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,6 @@ def cache_folder(sources: Sequence[Path]) -> Path:
     return cache_root() / f"{__version__}-{digest.hexdigest()[:24]}"
 
 
-@cache
 def _usable(folder: Path) -> bool:
     """Whether files can be made there; it is made if it is missing."""
     try:

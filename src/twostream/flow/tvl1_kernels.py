@@ -51,12 +51,12 @@ _FLAT = float32(1.1920929e-07)
 
 def row_stride(width: int) -> int:
     """Numbers from one row to the next: whole vectors, and some before them."""
-    return -(-width // LANES) * LANES + int(LANES)
+    return int(-(-width // LANES) * LANES + LANES)
 
 
 def level_size(width: int, height: int) -> int:
     """Numbers that a level takes, with the row above it."""
-    return (height + 2) * PLANES * _stride(width)
+    return (height + 2) * PLANES * row_stride(width)
 
 
 def buffer_size(width: int) -> int:
