@@ -37,7 +37,8 @@ def tiny_config(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
         model_args={"width": 8, "dropout": 0.5},
         size=48,
         weights="none",
-        flow=FlowConfig(store=str(folder / "flow"), workers=1),
+        # Loads faster in every worker process than what training takes by itself.
+        flow=FlowConfig(store=str(folder / "flow"), estimator="dis", workers=1),
         optim=OptimConfig(batch_size=4),
         trainer=TrainerConfig(
             epochs=3, repeats=1, accelerator="cpu", precision="32-true", tensorboard=False, checkpoint_seconds=0.0

@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import Callback
 from twostream.checkpoint import load_model
 from twostream.data import motion_shapes
 from twostream.data.items import DataError
-from twostream.errors import UsageError
+from twostream.errors import TwostreamError, UsageError
 from twostream.runs import RunError, RunFolder, evaluate_run
 from twostream.training import run as run_module
-from twostream.training.config import TrainConfig
+from twostream.training.config import FlowConfig, TrainConfig
 from twostream.training.module import TrainingError
 from twostream.training.run import train
 
@@ -262,9 +262,24 @@ def test_appearance_alone_reads_its_frames_from_a_store(tiny_config: TrainConfig
 def test_a_store_that_exists_says_how_flow_is_made(
     tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
 ) -> None:
-    config = replace(tiny_config, out=str(tmp_path / "run"), size=40)
+    flow = FlowConfig(store=tiny_config.flow.store, workers=1)
+    config = replace(tiny_config, out=str(tmp_path / "run"), size=40, flow=flow)
     run = train(with_trainer(config, epochs=1), say=quiet).run
     assert run.config()["flow"]["resize"] == tiny_run.config()["flow"]["resize"] == 55
+    assert run.config()["flow"]["estimator"] == "dis"
+    other = replace(config, out=str(tmp_path / "other"), flow=replace(flow, estimator="tvl1"))
+    with pytest.raises(TwostreamError, match="estimator: dis, not tvl1"):
+        train(other, say=quiet)
+
+
+def test_flow_is_tvl1_unless_said_otherwise_and_a_quality_has_a_store_of_its_own(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    for quality, place in ((None, "videos-tvl1-55-*"), ("fast", "videos-tvl1-fast-55-*")):
+        config = replace(tiny_config, out=str(tmp_path / f"{quality}"), flow=FlowConfig(quality=quality, workers=0))
+        run = train(with_trainer(config, epochs=1), say=quiet).run
+        assert run.store().settings.parameters["quality"] == (quality or "balanced")
+        assert len(list((tmp_path / "flow").glob(place))) == 1
 
 
 def test_unreadable_videos_are_named_and_too_many_refused(

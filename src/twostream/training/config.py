@@ -23,7 +23,8 @@ class FlowConfig:
 
     Attributes:
         store: folder of the flow store; None makes one beside the run folder, shared by runs on the same data.
-        estimator: dis, tvl1-opencv or farneback; None: that of the store if there is one, else dis.
+        estimator: tvl1, dis, tvl1-opencv or farneback; None: that of the store if there is one, else tvl1.
+        quality: of tvl1: reference, papers, balanced or fast; None: that of the store if there is one, else balanced.
         resize: short side in px at which flow is computed and kept; None: that of the store if there is one, else a
             seventh more than the crops (128 on a CPU, 256 on a GPU).
         fps: common frame rate, by which frames are chosen before flow is computed; None: that of the store if there
@@ -33,6 +34,7 @@ class FlowConfig:
 
     store: str | None = None
     estimator: str | None = None
+    quality: str | None = None
     resize: int | None = None
     fps: float | None = None
     workers: int | None = None
@@ -282,7 +284,7 @@ def resolve(config: TrainConfig, *, machine: Machine, clips: int, validation: in
         size=size,
         flow=replace(
             config.flow,
-            estimator=config.flow.estimator or "dis",
+            estimator=config.flow.estimator or "tvl1",
             # As the papers: 256 for 224.
             resize=config.flow.resize or round(size * 256 / 224),
             workers=machine.cores if config.flow.workers is None else config.flow.workers,

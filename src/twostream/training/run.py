@@ -226,7 +226,8 @@ def absolute(config: TrainConfig) -> TrainConfig:
         default_store(
             config.data,
             Path(config.out).parent,
-            estimator=str(config.flow.estimator),
+            # Stores of two qualities cannot be one.
+            estimator="-".join(filter(None, (config.flow.estimator, config.flow.quality))),
             short_side=config.flow.resize or 0,
             fps=config.flow.fps,
         )
@@ -292,9 +293,14 @@ def open_store(config: TrainConfig) -> FlowStore:
     """
     root = Path(str(config.flow.store))
     found = stored_settings(root)
+    parameters: dict[str, object] = {}
+    if found is not None and found.estimator == config.flow.estimator:
+        parameters = found.parameters
+    if config.flow.quality is not None:
+        parameters = {"quality": config.flow.quality}
     asked = FlowSettings(
         estimator=str(config.flow.estimator),
-        parameters=found.parameters if found is not None else {},
+        parameters=parameters,
         short_side=None if found is not None and found.short_side is None else config.flow.resize,
         fps=config.flow.fps,
         # A store that was made without frames serves too; frames are then decoded from the videos.
