@@ -39,15 +39,19 @@ def compact_bilinear(vectors: Sequence[Array], sketch: Sketch) -> Array:
     return out
 
 
-def normalised(x: Array, rule: str, inputs: int) -> Array:
+# What rounds the root's corner and the length of nothing; the paper has neither, the package had to choose.
+ROOT_EPS, LENGTH_EPS = 1e-3, 1e-6
+
+
+def normalised(
+    x: Array, rule: str, inputs: int, *, root_eps: float = ROOT_EPS, length_eps: float = LENGTH_EPS
+) -> Array:
     """One vector after its fusion: signed square root, signed root of as many inputs as there were, Euclidean norm."""
-    if rule == "signed_root":
-        x = np.sign(x) * np.abs(x) ** (1 / inputs)
-    elif rule.startswith("signed_sqrt"):
-        x = np.sign(x) * np.sqrt(np.abs(x))
-    if rule.endswith("_l2"):
-        length = np.sqrt(np.sum(x * x))
-        x = x / length if length > 0 else x
+    if rule != "none":
+        order = inputs if rule == "signed_root" else 2
+        x = np.sign(x) * ((np.abs(x) + root_eps) ** (1 / order) - root_eps ** (1 / order))
+    if rule == "signed_sqrt_l2":
+        x = x / np.sqrt(np.sum(x * x) + length_eps)
     return x
 
 

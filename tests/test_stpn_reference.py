@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from stpn_reference import Choices, Layers, Sketch, compact_bilinear, fuse, fuse_maps, normalised, pyramid
+from twostream.layers.compact_bilinear import CompactBilinear
 
 
 def sketch(channels: tuple[int, ...], size: int, seed: int = 0) -> Sketch:
@@ -36,11 +38,14 @@ def test_the_sum_of_all_cells_is_the_product_of_the_signed_sums(m: int) -> None:
 
 
 def test_normalisations_by_hand() -> None:
-    x = np.array([4.0, -9.0, 0.0])
+    x, exact = np.array([4.0, -9.0, 0.0]), {"root_eps": 0.0, "length_eps": 0.0}
     assert normalised(x, "none", 2).tolist() == [4, -9, 0]
-    assert normalised(x, "signed_sqrt", 3).tolist() == [2, -3, 0]
-    np.testing.assert_allclose(normalised(np.array([8.0, -27.0]), "signed_root", 3), [2, -3], rtol=1e-15)
-    np.testing.assert_allclose(normalised(x, "signed_sqrt_l2", 2), np.array([2, -3, 0]) / np.sqrt(13), rtol=1e-15)
+    assert normalised(x, "signed_sqrt", 3, **exact).tolist() == [2, -3, 0]
+    np.testing.assert_allclose(normalised(np.array([8.0, -27.0]), "signed_root", 3, **exact), [2, -3], rtol=1e-15)
+    np.testing.assert_allclose(
+        normalised(x, "signed_sqrt_l2", 2, **exact), np.array([2, -3, 0]) / np.sqrt(13), rtol=1e-15
+    )
+    np.testing.assert_allclose(normalised(x, "signed_sqrt", 2, root_eps=5.0)[:1], 3 - np.sqrt(5), rtol=1e-15)
     assert normalised(np.zeros(3), "signed_sqrt_l2", 2).tolist() == [0, 0, 0]
 
 
@@ -70,3 +75,21 @@ def test_an_attention_of_zeros_is_the_average_and_a_strong_one_looks_at_one_plac
     found = pyramid(appearance, motion, Layers({}, [(strong, np.zeros(4)), (sharp, np.zeros(1))], classifier), choices)
     y, x = np.unravel_index(appearance[0].argmax(), (2, 2))
     np.testing.assert_allclose(found["vectors"]["attended"], appearance[:, y, x], rtol=1e-12)
+
+
+@pytest.mark.parametrize("normalization", ["none", "signed_sqrt", "signed_root", "signed_sqrt_l2"])
+@pytest.mark.parametrize("channels", [(5,), (4, 6), (3, 5, 4)])
+@pytest.mark.parametrize("size", [8, 11])
+def test_the_packages_fusion_agrees_at_every_location(channels: tuple[int, ...], size: int, normalization: str) -> None:
+    operator = CompactBilinear(channels, size, seed=3, normalization=normalization)  # type: ignore[arg-type]
+    hashes, signs = (operator.state_dict()[name].numpy().astype(np.int64) for name in ("hashes", "signs"))
+    ends = np.cumsum(channels)[:-1]
+    drawn = Sketch(np.split(hashes, ends), np.split(signs, ends), size)
+    g = np.random.default_rng(1)
+    maps = [g.normal(size=(2, c, 2, 3)) for c in channels]
+    ours = operator(*map(torch.from_numpy, maps)).numpy()
+    for video in range(2):
+        expected = fuse_maps([m[video] for m in maps], "stcb", drawn, normalization)
+        assert np.abs(ours[video] - expected).max() <= 1e-10 * np.abs(expected).max()
+    vectors = operator(*(torch.from_numpy(m[:, :, 0, 1]) for m in maps)).numpy()
+    np.testing.assert_allclose(vectors, ours[:, :, 0, 1], rtol=1e-12, atol=1e-14)
