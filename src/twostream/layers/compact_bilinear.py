@@ -1,6 +1,7 @@
 """Spatiotemporal compact bilinear fusion (STCB): the outer product of m features, in d numbers."""
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -104,9 +105,7 @@ class CompactBilinear(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The fused and normalised features."""
         self._check(inputs)
-        wanted = inputs[0].dtype
-        for x in inputs[1:]:
-            wanted = torch.promote_types(wanted, x.dtype)
+        wanted = functools.reduce(torch.promote_types, (x.dtype for x in inputs))
         working = wanted if wanted == torch.float64 else torch.float32
         device = inputs[0].device.type
         if torch.is_autocast_enabled(device):
@@ -145,13 +144,14 @@ class CompactBilinear(nn.Module):
         return x
 
     def _check(self, inputs: Sequence[Tensor]) -> None:
-        wanted = f"{len(self.in_channels)} inputs of {', '.join(map(str, self.in_channels))} channels"
-        got = ", ".join(str(tuple(x.shape)) for x in inputs)
+        shapes = [tuple(x.shape) for x in inputs]
+        got = ", ".join(map(str, shapes))
+        built_for = f"this fusion was built for {len(self.in_channels)} inputs of {self.in_channels} channels"
         if len(inputs) != len(self.in_channels):
-            raise ShapeError(f"this fusion was built for {wanted}, got {len(inputs)}: {got}")
-        if any(x.ndim not in (2, 4) or x.shape[1] != C for x, C in zip(inputs, self.in_channels, strict=True)):
-            raise ShapeError(f"this fusion was built for {wanted}, (B, c) or (B, c, H, W), got {got}")
-        if any(x.shape[:1] + x.shape[2:] != inputs[0].shape[:1] + inputs[0].shape[2:] for x in inputs):
+            raise ShapeError(f"{built_for}, got {len(inputs)}: {got}")
+        if any(len(s) not in (2, 4) or s[1] != C for s, C in zip(shapes, self.in_channels, strict=True)):
+            raise ShapeError(f"{built_for}, each (B, c) or (B, c, H, W), got {got}")
+        if any(s[:1] + s[2:] != shapes[0][:1] + shapes[0][2:] for s in shapes):
             raise ShapeError(f"inputs that are fused must agree in batch and size, got {got}")
         if wrong := [str(x.dtype) for x in inputs if not x.is_floating_point()]:
             raise ShapeError(f"inputs that are fused must be floating point, got {', '.join(wrong)}")
@@ -206,7 +206,7 @@ class MatrixCompactBilinear(CompactBilinear):
         self.register_buffer(name, matrix.float(), persistent=False)
 
     def _by_input(self, x: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(x, list(self.in_channels))
+        return x.split_with_sizes(list(self.in_channels))
 
     def _convolved(self, inputs: Sequence[Tensor]) -> Tensor:
         real = imaginary = None

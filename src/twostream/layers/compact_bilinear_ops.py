@@ -22,37 +22,44 @@ from twostream.clip import ShapeError
 
 # Elements of a sketch that are worked on at a time where nothing is kept: on a CPU they stay in the second level cache,
 # a GPU wants much at a time.
-_CPU_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 25
+_CPU_BLOCK, _GPU_BLOCK = 1 << 17, 1 << 25
 
 
 @torch.library.custom_op("twostream::compact_bilinear", mutates_args=())
-def fuse(inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool) -> list[Tensor]:
-    """The fused features; with ``keep`` also the m spectra (B, L, d // 2 + 1) that spare the derivative m transforms.
+def fuse(
+    inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """The fused features, and spectra (n, B, L, d // 2 + 1) of the last n inputs, to spare the derivative n sketches.
 
-    Differentiable in ``inputs``, as often as wanted; the spectra are not. Summed pairs take the way over the outer
-    product where that is shorter, and then keep nothing.
+    With ``keep`` n is m, but 1 of a pair: both would be more than half of what autograd saves. Without it n is 0, and
+    also for a summed pair that takes the way over the outer product. Differentiable in ``inputs``, as often as wanted;
+    the spectra are not.
     """
     like = inputs[0]
     sketches = _sketches(hashes, signs, inputs)
     inputs = [_locations(x) for x in inputs]
+    B, L, _ = inputs[0].shape
+    n = _kept(inputs, d, sum_pool, keep)
     if by_outer_product(inputs, d, sum_pool):
         with torch.autocast(like.device.type, enabled=False):
-            return [_shaped(_outer_forward(inputs, sketches, d), like, sum_pool)]
-    if keep:
-        spectra = _spectra(inputs, sketches, d)
-        return [_shaped(_convolve(spectra, d, sum_pool), like, sum_pool), *spectra]
-    B, L, _ = inputs[0].shape
-    out = like.new_empty(B, 1 if sum_pool else L, d)
-    for rows in _blocks(inputs[0], L * d):
-        out[rows] = _convolve(_spectra([x[rows] for x in inputs], sketches, d), d, sum_pool)
-    return [_shaped(out, like, sum_pool)]
+            out = _outer_forward(inputs, sketches, d)
+    elif n:
+        spectra = _spectra(inputs[-n:], sketches[-n:], d)
+        others = _spectra(inputs[:-n], sketches[:-n], d) if n < len(inputs) else ()
+        out = _convolve([*others, *spectra], d, sum_pool, spare_first=not len(others))
+        return _shaped(out, like, sum_pool), spectra
+    else:
+        out = like.new_empty(B, 1 if sum_pool else L, d)
+        for rows in _blocks(inputs[0], L * d):
+            out[rows] = _convolve(_spectra([x[rows] for x in inputs], sketches, d), d, sum_pool)
+    return _shaped(out, like, sum_pool), like.new_empty(0, B, L, d // 2 + 1, dtype=like.dtype.to_complex())
 
 
 @torch.library.custom_op("twostream::compact_bilinear_grad", mutates_args=())
 def fuse_grad(
     g: Tensor,
     inputs: Sequence[Tensor],
-    spectra: Sequence[Tensor],
+    spectra: Tensor,
     hashes: Tensor,
     signs: Tensor,
     d: int,
@@ -60,7 +67,7 @@ def fuse_grad(
 ) -> list[Tensor]:
     """The gradients of :func:`fuse`, shaped as its inputs, for the cotangent ``g`` of its output.
 
-    ``spectra`` are what the forward pass kept; where it kept none they are computed again from ``inputs``.
+    ``spectra`` are what the forward pass kept, of the last inputs; the others are computed again.
     """
     like = inputs[0]
     sketches = _sketches(hashes, signs, inputs)
@@ -71,17 +78,17 @@ def fuse_grad(
             _outer_backward(g, inputs, sketches, grads)
         return [_shaped(grad, like) for grad in grads]
     L = inputs[0].shape[1]
+    again = inputs[: len(inputs) - len(spectra)]
     # Correlation is the product with a conjugate spectrum. Conjugating g's instead gives the result back to front:
     # one pass instead of m - 1, and the reversal is free in the index that gathers.
     backwards = [(-sketch.hashes) % d for sketch in sketches]
     for rows in _blocks(inputs[0], L * d):
-        factors = [s[rows] for s in spectra] or _spectra([x[rows] for x in inputs], sketches, d)
+        factors = [*(_spectra([x[rows] for x in again], sketches, d) if again else ()), *spectra[:, rows]]
         cotangent = torch.fft.rfft(g[rows]).conj_physical_().expand(-1, L, -1)
-        for i, product in _leaving_one_out(factors, cotangent):
-            correlation = torch.fft.irfft(product, n=d).flatten(0, 1)
+        correlations = torch.fft.irfft(_leaving_one_out(factors, cotangent), n=d).flatten(1, 2)
+        for correlation, index, sketch, grad in zip(correlations, backwards, sketches, grads, strict=True):
             # index_select on a matrix is six times as fast as on the last of three axes.
-            correlation = correlation.index_select(1, backwards[i])
-            torch.mul(correlation, sketches[i].signs, out=grads[i][rows].flatten(0, 1))
+            torch.mul(correlation.index_select(1, index), sketch.signs, out=grad[rows].flatten(0, 1))
     return [_shaped(grad, like) for grad in grads]
 
 
@@ -105,7 +112,9 @@ def _sketches(hashes: Tensor, signs: Tensor, inputs: Sequence[Tensor]) -> list[_
     channels = [x.shape[1] for x in inputs]
     # Products of mixed types are several times as slow as those of one.
     signs = signs.to(inputs[0].dtype)
-    return [_Sketch(h, s) for h, s in zip(torch.split(hashes, channels), torch.split(signs, channels), strict=True)]
+    return [
+        _Sketch(h, s) for h, s in zip(hashes.split_with_sizes(channels), signs.split_with_sizes(channels), strict=True)
+    ]
 
 
 def _locations(x: Tensor) -> Tensor:
@@ -118,35 +127,45 @@ def _shaped(x: Tensor, like: Tensor, sum_pool: bool = False) -> Tensor:
     return x[:, 0] if sum_pool or like.ndim == 2 else torch.unflatten(x.mT, 2, like.shape[2:])
 
 
-def _spectra(inputs: Sequence[Tensor], sketches: Sequence[_Sketch], d: int) -> list[Tensor]:
-    spectra = []
-    for x, (h, s) in zip(inputs, sketches, strict=True):
-        signed = torch.mul(x, s, out=torch.empty(x.shape, dtype=x.dtype, device=x.device))  # contiguous
+def _spectra(inputs: Sequence[Tensor], sketches: Sequence[_Sketch], d: int) -> Tensor:
+    """(n, B, L, d // 2 + 1): one transform of all n sketches, each call of it costs some 10 us of planning."""
+    out = inputs[0].new_zeros(len(inputs), *inputs[0].shape[:2], d)
+    for x, (h, s), sketch in zip(inputs, sketches, out, strict=False):
         # An expanded index costs nothing, and scatter_add_ has a deterministic form on every device.
-        sketch = x.new_zeros(*x.shape[:2], d).scatter_add_(2, h.expand(x.shape), signed)
-        spectra.append(torch.fft.rfft(sketch))
+        sketch.scatter_add_(2, h.expand(x.shape), x.contiguous() * s)
+    spectra: Tensor = torch.fft.rfft(out)
     return spectra
 
 
-def _convolve(spectra: Sequence[Tensor], d: int, sum_pool: bool) -> Tensor:
-    product = spectra[0]
-    for number, factor in enumerate(spectra[1:]):
-        product = product.mul_(factor) if number else product * factor
+def _kept(inputs: Sequence[Tensor], d: int, sum_pool: bool, keep: bool) -> int:
+    if not keep or by_outer_product(inputs, d, sum_pool):
+        return 0
+    return 1 if len(inputs) == 2 else len(inputs)
+
+
+def _convolve(spectra: Tensor | Sequence[Tensor], d: int, sum_pool: bool, *, spare_first: bool = False) -> Tensor:
+    product, *others = spectra
+    for number, factor in enumerate(others):
+        product = product * factor if spare_first and not number else product.mul_(factor)
     # The transform is linear: summed in front of it, there is one per sample instead of one per location.
     out: Tensor = torch.fft.irfft(product.sum(1, keepdim=True) if sum_pool else product, n=d)
     return out
 
 
-def _leaving_one_out(factors: Sequence[Tensor], start: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(i, ``start`` times all factors but the i-th) in 3 m - 4 products; each is valid until the next is asked for."""
-    tails = [factors[-1]]
-    for factor in reversed(factors[1:-1]):
-        tails.append(factor * tails[-1])
-    product = torch.empty_like(factors[0])
-    for i, factor in enumerate(factors[:-1]):
-        yield i, torch.mul(start, tails[len(factors) - 2 - i], out=product)
-        start = start.mul_(factor) if i else start * factor
-    yield len(factors) - 1, start
+def _leaving_one_out(factors: Sequence[Tensor], start: Tensor) -> Tensor:
+    """At place i ``start`` times all factors but the i-th, in 3 m - 4 products."""
+    if len(factors) == 1:
+        return start[None]
+    out = factors[0].new_empty(len(factors), *factors[0].shape)
+    before = start
+    for place, factor in zip(out[1:], factors, strict=False):
+        before = torch.mul(before, factor, out=place)
+    after = factors[-1]
+    for i in range(len(factors) - 2, 0, -1):
+        out[i].mul_(after)
+        after = after * factors[i]
+    torch.mul(start, after, out=out[0])
+    return out
 
 
 def _outer_forward(inputs: Sequence[Tensor], sketches: Sequence[_Sketch], d: int) -> Tensor:
@@ -180,22 +199,23 @@ def _blocks(x: Tensor, elements: int) -> Iterator[slice]:
 
 
 @fuse.register_fake
-def _(inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool) -> list[Tensor]:
+def _(
+    inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool
+) -> tuple[Tensor, Tensor]:
     del hashes, signs
     like = inputs[0]
     inputs = [_locations(x) for x in inputs]
     B, L, _ = inputs[0].shape
     out = _shaped(like.new_empty(B, 1 if sum_pool else L, d), like, sum_pool)
-    if not keep or by_outer_product(inputs, d, sum_pool):
-        return [out]
-    return [out, *(x.new_empty(B, L, d // 2 + 1, dtype=x.dtype.to_complex()) for x in inputs)]
+    n = _kept(inputs, d, sum_pool, keep)
+    return out, like.new_empty(n, B, L, d // 2 + 1, dtype=like.dtype.to_complex())
 
 
 @fuse_grad.register_fake
 def _(
     g: Tensor,
     inputs: Sequence[Tensor],
-    spectra: Sequence[Tensor],
+    spectra: Tensor,
     hashes: Tensor,
     signs: Tensor,
     d: int,
@@ -206,27 +226,23 @@ def _(
     return [_shaped(x.new_empty(shape), x) for x, shape in zip(inputs, shapes, strict=True)]
 
 
-def _save_for_derivative(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _save_for_derivative(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     xs, hashes, signs, ctx.d, ctx.sum_pool, _ = inputs
-    _, *spectra = output
-    ctx.m = len(xs)
-    ctx.mark_non_differentiable(*spectra)
+    spectra = output[1]
+    ctx.mark_non_differentiable(spectra)
     ctx.set_materialize_grads(False)  # or gradients of zeros would be made for the spectra
-    ctx.save_for_backward(hashes, signs, *xs, *spectra)
+    ctx.save_for_backward(spectra, hashes, signs, *xs)
 
 
-def _derivative(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    hashes, signs, *rest = ctx.saved_tensors
-    xs, spectra = rest[: ctx.m], rest[ctx.m :]
-    g = cotangents[0]
-    grads = [None] * ctx.m if g is None else fuse_grad(g, xs, spectra, hashes, signs, ctx.d, ctx.sum_pool)
+def _derivative(ctx: Any, g: Tensor | None, _: Any) -> tuple[Any, ...]:
+    spectra, hashes, signs, *xs = ctx.saved_tensors
+    grads = [None] * len(xs) if g is None else fuse_grad(g, xs, spectra, hashes, signs, ctx.d, ctx.sum_pool)
     return grads, None, None, None, None, None
 
 
 def _save_for_second_derivative(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     del output
-    g, xs, spectra, hashes, signs, ctx.d, ctx.sum_pool = inputs
-    ctx.kept = len(spectra)
+    g, xs, _, hashes, signs, ctx.d, ctx.sum_pool = inputs
     ctx.save_for_backward(g, hashes, signs, *xs)
 
 
@@ -237,10 +253,11 @@ def _second_derivative(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...
     for_xs = [torch.zeros_like(x) for x in xs]
     for i, cotangent in enumerate(cotangents):
         replaced = [*xs[:i], cotangent, *xs[i + 1 :]]
-        for_g = for_g + fuse(replaced, hashes, signs, ctx.d, ctx.sum_pool, False)[0]
-        grads = fuse_grad(g, replaced, [], hashes, signs, ctx.d, ctx.sum_pool)
+        out, nothing = fuse(replaced, hashes, signs, ctx.d, ctx.sum_pool, False)
+        grads = fuse_grad(g, replaced, nothing, hashes, signs, ctx.d, ctx.sum_pool)
+        for_g = for_g + out
         for_xs = [total if k == i else total + grads[k] for k, total in enumerate(for_xs)]
-    return for_g, for_xs, [None] * ctx.kept, None, None, None, None
+    return for_g, for_xs, None, None, None, None, None
 
 
 fuse.register_autograd(_derivative, setup_context=_save_for_derivative)
@@ -252,11 +269,11 @@ class _Eager(torch.autograd.Function):
     def forward(ctx: Any, hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool, *xs: Tensor) -> Any:
         output = fuse(xs, hashes, signs, d, sum_pool, keep)
         _save_for_derivative(ctx, (xs, hashes, signs, d, sum_pool, keep), output)
-        return tuple(output)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        grads, *nothing = _derivative(ctx, cotangents)
+        grads, *nothing = _derivative(ctx, *cotangents)
         return (*nothing, *grads)
 
 
@@ -286,7 +303,7 @@ def compact_bilinear(
     elif not torch.compiler.is_compiling():
         out: Tensor = _Eager.apply(hashes, signs, d, sum_pool, keep, *inputs)[0]  # type: ignore[no-untyped-call]
         return out
-    fused: list[Tensor] = fuse(inputs, hashes, signs, d, sum_pool, keep)
+    fused: tuple[Tensor, Tensor] = fuse(inputs, hashes, signs, d, sum_pool, keep)
     return fused[0]
 
 
