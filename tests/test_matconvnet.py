@@ -188,6 +188,7 @@ def test_the_command_writes_a_model_folder(rgb_file: Path, names_file: Path, tmp
     provenance = loaded.config["provenance"]
     assert provenance["files"] == [{"file": rgb_file.name, "sha256": sha256_of(rgb_file)}]
     assert provenance["flow"]["estimator"] == "tvl1", "prediction computes flow as the authors did"
+    assert provenance["flow"]["parameters"]["quality"] == "papers"
     assert provenance["flow"]["short_side"] == 256
     state = converted(rgb_file).state
     for name, tensor in loaded.model.state_dict().items():
@@ -455,16 +456,71 @@ def test_a_file_cut_short_is_damaged(version: str, tmp_path: Path) -> None:
             read_dag(path)
 
 
-@pytest.mark.parametrize(("version", "reader"), [("5", "scipy.io"), ("7.3", "h5py")])
-def test_without_the_readers(version: str, reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = files.write(tmp_path / "x.mat", {"x": np.ones((1, 1))}, version=version)
-    monkeypatch.setitem(sys.modules, reader, None)
+def test_without_the_reader_of_version_7_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = files.write(tmp_path / "x.mat", {"x": np.ones((1, 1))}, version="7.3")
+    monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(
-        WeightsError, match=rf"version {version}.* are read with {reader.partition('.')[0]}, which is not"
+        WeightsError, match=r"7\.3 \(HDF5\) are read with h5py, which is not installed; install it with: "
     ):
         read_dag(path)
-    with pytest.raises(WeightsError, match=r"install it with: pip install 'twostream\[matlab\]'"):
-        read_dag(path)
+    # Version 5 needs nothing but ourselves.
+    assert read_mat(files.write(path, {"x": np.ones((1, 1))}), ["x"]) == {"x": np.ones((1, 1))}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_version_5_as_scipy_reads_it(compressed: bool, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    arrays = {
+        f"a{dtype}": random.integers(0, 100, (2, 3, 1, 4)[: 2 + number % 3]).astype(dtype)
+        for number, dtype in enumerate(("f4", "f8", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "?"))
+    }
+    values = {
+        "text": "r\u00e9sum\u00e9",
+        "empty": np.zeros((0, 3)),
+        "cell": ("a", np.ones((1, 2)), ()),
+        "one": [{"x": "y"}],
+    }
+    path = files.write(tmp_path / "x.mat", {**arrays, **values, "z": 1 + 2j}, compressed=compressed)
+    got = read_mat(path, [*arrays, *values, "z", "absent"])
+    for name, array in scipy.io.loadmat(path, variable_names=list(arrays)).items():
+        if not name.startswith("__"):
+            assert np.array_equal(got[name], array)
+            assert got[name].dtype == array.dtype or array.dtype == np.uint8  # scipy leaves logicals as bytes
+    assert (got["text"], got["one"], got["z"]) == ("r\u00e9sum\u00e9", {"x": "y"}, Unread("complex numbers"))
+    assert got["empty"].shape == (0, 3)
+    assert got["cell"][0] == "a"
+    assert (np.array_equal(got["cell"][1], np.ones((1, 2))), got["cell"][2]) == (True, [])
+    assert "absent" not in got
+
+
+def test_version_5_from_a_machine_of_the_other_byte_order(tmp_path: Path) -> None:
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(">2I", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    def matrix(kind: int, name: bytes, *rest: bytes) -> bytes:
+        return element(14, element(6, struct.pack(">2I", kind, 0)) + element(5, struct.pack(">2i", 1, 2)) + b"".join(
+            [element(1, name), *rest]))  # fmt: skip
+
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI"
+    path = tmp_path / "x.mat"
+    # Single precision, stored as two whole numbers in a small element; and text.
+    small = struct.pack(">2H2h", 4, 3, 5, -7)
+    path.write_bytes(head + matrix(7, b"x", small) + matrix(4, b"t", element(17, "\u00e9!".encode("utf-16-be"))))
+    got = read_mat(path, ["x", "t"])
+    assert (got["x"].tolist(), got["x"].dtype, got["t"]) == ([[5.0, -7.0]], np.float32, "\u00e9!")
+    # What the nested array of a cell cannot be, an element that is longer than the file, and no end.
+    path.write_bytes(head + matrix(1, b"x", element(5, bytes(8))))
+    with pytest.raises(WeightsError, match="an array was wanted inside of a cell or struct"):
+        read_mat(path, ["x"])
+    path.write_bytes(head + struct.pack(">2I", 14, 1000) + bytes(24))
+    with pytest.raises(WeightsError, match="an element reaches beyond the end"):
+        read_mat(path, ["x"])
+    nested = matrix(7, b"", element(7, bytes(8)))
+    for _ in range(60):
+        nested = matrix(1, b"", nested, matrix(7, b"", element(7, bytes(8))))
+    path.write_bytes(head + matrix(1, b"x", nested, nested))
+    with pytest.raises(WeightsError, match="structs nested without end"):
+        read_mat(path, ["x"])
 
 
 def test_matlab_files_without_such_a_network(tmp_path: Path) -> None:
@@ -493,7 +549,7 @@ def test_values_that_no_network_needs_stay_closed(tmp_path: Path) -> None:
     number = files.write(tmp_path / "number.mat", {"x": np.ones((1, 1))}).read_bytes()[128:]
     head = struct.pack("<4I", 6, 8, 16, 0) + struct.pack("<4I", 5, 8, 1, 1) + struct.pack("<2I8s", 1, 4, b"meta")
     path.write_bytes(whole + struct.pack("<2I", 14, len(head + number)) + head + number)
-    assert read_mat(path, ["meta"]) == {"meta": Unread("MatlabFunction")}
+    assert read_mat(path, ["meta"]) == {"meta": Unread("function handle")}
     assert recognise(read_dag(path)).model == "spatial_resnet50"
 
     path = files.write(tmp_path / "x.mat", {"net": files.net(files.base_layers(), arrays)}, version="7.3")
@@ -510,6 +566,11 @@ def test_values_that_no_network_needs_stay_closed(tmp_path: Path) -> None:
         read_dag(path)
     with h5py.File(path, "r+") as file:
         del file["net/meta/elsewhere"]
+        file["net/meta"].create_dataset("outside", (4,), "u1", external=[("/etc/hostname", 0, 4)])
+    with pytest.raises(WeightsError, match="/net/meta/outside is kept in another file"):
+        read_dag(path)
+    with h5py.File(path, "r+") as file:
+        del file["net/meta/outside"]
         file["net/meta/itself"] = file["net/meta"]
     with pytest.raises(WeightsError, match="structs nested without end"):
         read_dag(path)

@@ -80,7 +80,9 @@ def _write_model(out: Path, conversion: "Conversion", provenance: dict[str, Any]
     model = create_model(conversion.model, num_classes=conversion.num_classes, **conversion.numbers)
     load_strict(model, conversion.state, source=" and ".join(entry["file"] for entry in provenance["files"]))
     # What the authors computed flow with, so that `predict` does the same.
-    flow = FlowSettings(estimator="tvl1", short_side=model.spec.resize, fps=model.spec.fps)
+    flow = FlowSettings(
+        estimator="tvl1", parameters={"quality": "papers"}, short_side=model.spec.resize, fps=model.spec.fps
+    )
     provenance |= {"flow": flow.to_dict(), "classes": named_by}
     save_model(out, model, classes=classes, provenance=provenance)
     count = sum(parameter.numel() for parameter in model.parameters())
