@@ -84,8 +84,8 @@ def test_wrong_calls_end_with_status_2(capsys: Printed) -> None:
     fails(["check", "d", "--workers", "0"], capsys, "a whole number of at least 1", status=2)
     fails(["check", "d", "--workers", "two"], capsys, "a whole number of at least 1", status=2)
     fails(["train", "--data", "d", "--out", "o", "--optim.lrr", "1"], capsys, "did you mean --optim.lr?", status=2)
-    fails(["flow", "d", "--out", "o", "--parameters", "a:1"], capsys, "name=number,name=number", status=2)
-    fails(["flow", "d", "--out", "o", "--parameters", "a"], capsys, "name=number,name=number", status=2)
+    fails(["flow", "d", "--out", "o", "--parameters", "a:1"], capsys, "name=value,name=value", status=2)
+    fails(["flow", "d", "--out", "o", "--parameters", "a"], capsys, "name=value,name=value", status=2)
     fails(["fuse", "a", "--weights", "x"], capsys, "number,number", status=2)
     fails(["fuse", "a", "--weights", "1", "--search", "b"], capsys, "either --weights or --search", status=2)
     fails(["predict", "r", "a.mp4", "b.mp4", "--overlay", "o.mp4"], capsys, "one VIDEO; 2 were given", status=2)
@@ -130,6 +130,8 @@ def test_flow(shapes: Path, tmp_path: Path, capsys: Printed) -> None:
         "48",
         "--workers",
         "1",
+        "--estimator",
+        "dis",
         "--parameters",
         "finest_scale=1",
     ]

@@ -1,59 +1,192 @@
 """`twostream flow`."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from twostream.commands.parser import Parser, add_data_options, at_least, cores, numbers
+from twostream.commands.parser import Parser, add_data_options, at_least, cores
+from twostream.errors import UsageError
+
+if TYPE_CHECKING:
+    from twostream.flow.store import FlowSettings
+
+_DEFAULT_ESTIMATOR = "tvl1"
 
 
 def flow(argv: Sequence[str]) -> int:
     """Compute the optical flow of videos into a store; the same command goes on where it was stopped."""
-    parser = Parser("flow", flow.__doc__ or "")
-    parser.add_argument("data", metavar="DATA", help="a data set, a folder of videos, or a video file")
-    parser.add_argument("--out", required=True, metavar="STORE", help="folder of the flow store")
-    add_data_options(parser)
-    parser.add_argument("--estimator", default="dis", help="dis, tvl1-opencv or farneback")
-    parser.add_argument(
-        "--parameters",
-        default="",
-        metavar="A=1,B=2",
-        help="of the estimator, by the names `twostream flow` lists on error",
-    )
-    parser.add_argument("--resize", type=at_least(0), default=256, help="short side in px; 0 keeps each video's own")
-    parser.add_argument("--fps", type=float, default=None, help="common frame rate, by which frames are chosen first")
-    parser.add_argument(
-        "--frames", action="store_true", help="keep the frames too, as JPEG, so that training decodes no video"
-    )
-    parser.add_argument(
-        "--on-error",
-        choices=("raise", "truncate"),
-        default="raise",
-        help="what a damaged video yields: nothing, or the frames before the damage",
-    )
-    parser.add_argument("--workers", type=at_least(1), default=None, help="processes; by default one per core")
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    parser = _parser()
     args = parser.read(argv)
+    if args.preview is not None:
+        return _preview(args)
+    if args.out is None:
+        parser.error("--out STORE says where the flow is to be kept, or --preview OUT.mp4 where it is to be shown")
     from twostream import console
     from twostream.data.preparation import announce, sources_in
-    from twostream.flow.extract import extract
-    from twostream.flow.store import FlowSettings, FlowStore
+    from twostream.flow.extract import extract, share
+    from twostream.flow.store import FlowStore
 
-    settings = FlowSettings(
-        estimator=args.estimator,
-        parameters=numbers(args.parameters),
-        short_side=args.resize or None,
-        fps=args.fps,
-        frames=args.frames,
-    )
+    store = FlowStore(Path(args.out), _settings(args))
     sources, missing = sources_in(args.data, split=args.split, videos=args.videos, allow_missing=args.allow_missing)
-    store = FlowStore(Path(args.out), settings)
-    workers = args.workers or cores()
+    if args.shard:
+        sources = share(sources, *args.shard)
+    workers = args.workers or (cores() if args.executor == "process" else None)
     announce(sources, store, workers=workers, say=console.say)
     with console.progress_bar("flow") as progress:
-        summary = extract(sources, store, workers=workers, on_error=args.on_error, progress=progress)
+        summary = extract(
+            sources,
+            store,
+            workers=workers,
+            executor=args.executor,
+            ray_address=args.ray_address,
+            on_error=args.on_error,
+            verify=args.verify,
+            progress=progress,
+        )
     if args.json:
         console.show_json({**summary.to_dict(), "missing": list(missing)})
     else:
         for line in summary.lines():
             console.show(line)
     return 1 if summary.failed else 0
+
+
+def _parser() -> Parser:
+    parser = Parser("flow", flow.__doc__ or "")
+    parser.add_argument("data", metavar="DATA", help="a data set, a folder of videos, or a video file")
+    parser.add_argument("--out", metavar="STORE", help="folder of the flow store; several commands may fill it at once")
+    parser.add_argument(
+        "--preview", metavar="OUT.mp4", help="instead of a store, write frame and flow side by side (one video only)"
+    )
+    add_data_options(parser)
+    flow_options = parser.add_argument_group("the flow")
+    flow_options.add_argument(
+        "--estimator",
+        default=None,
+        help=f"tvl1, dis, farneback or tvl1-opencv; by default the store's, or {_DEFAULT_ESTIMATOR} for a new one",
+    )
+    flow_options.add_argument(
+        "--quality",
+        default=None,
+        metavar="NAME",
+        help="of tvl1: reference, papers, balanced or fast; the same as --parameters quality=NAME",
+    )
+    flow_options.add_argument(
+        "--parameters",
+        default="",
+        metavar="A=1,B=2",
+        help="of the estimator, by the names `twostream flow` lists on error",
+    )
+    flow_options.add_argument("--resize", type=at_least(0), default=256, help="short side in px; 0 keeps each video's")
+    flow_options.add_argument(
+        "--fps", type=float, default=None, help="common frame rate, by which frames are chosen first"
+    )
+    flow_options.add_argument(
+        "--frames", action="store_true", help="keep the frames too, as JPEG, so that training decodes no video"
+    )
+    flow_options.add_argument(
+        "--on-error",
+        choices=("raise", "truncate"),
+        default="raise",
+        help="what a damaged video yields: nothing, or the frames before the damage",
+    )
+    work = parser.add_argument_group("the work")
+    work.add_argument("--workers", type=at_least(1), default=None, help="cores to use; by default all there are")
+    work.add_argument(
+        "--shard", type=_shard, default=None, metavar="I/N", help="do the I-th of N equal parts, 1/N to N/N"
+    )
+    work.add_argument(
+        "--executor", choices=("process", "ray"), default="process", help="this machine, or a Ray cluster"
+    )
+    work.add_argument(
+        "--ray-address",
+        default=None,
+        metavar="ADDRESS",
+        help="of a running Ray cluster, or auto; by default RAY_ADDRESS, or else Ray is started here",
+    )
+    work.add_argument(
+        "--verify", action="store_true", help="read what is there from end to end, and compute damaged files anew"
+    )
+    work.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    return parser
+
+
+def _preview(args: argparse.Namespace) -> int:
+    for name in ("out", "shard", "ray_address"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--preview shows one video and keeps no flow; leave out --{name.replace('_', '-')}")
+    video = Path(args.data)
+    # Found before the work is done, not after it.
+    if Path(args.preview).suffix.lower() != ".mp4":
+        raise UsageError(f"--preview {args.preview}: the name must end in .mp4")
+    if Path(args.preview).is_dir() or Path(args.preview).resolve() == video.resolve():
+        raise UsageError(f"--preview {args.preview}: a folder or the video itself; name a new file")
+    if video.is_dir():
+        raise UsageError(f"--preview shows one video, and {args.data} is a folder; name a file in it")
+    from twostream import console
+    from twostream.flow.preview import write_preview
+    from twostream.video import Video
+
+    settings = _settings(args)
+    with console.progress_bar("preview") as progress:
+        preview = write_preview(
+            Video(video, on_error=args.on_error),
+            settings,
+            args.preview,
+            threads=args.workers or cores(),
+            progress=progress,
+        )
+    if args.json:
+        console.show_json({"preview": args.preview, "frames": preview.frames, "full_speed": preview.full_speed})
+    else:
+        console.show(
+            f"{args.preview}: {preview.frames} frames with {settings.estimator}; full colour is {preview.full_speed:g} "
+            "px a frame"
+        )
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> "FlowSettings":
+    """What is asked for; where estimator and parameters are left open, those of the store that is there."""
+    from twostream.flow.store import FlowSettings, stored_settings
+
+    found = stored_settings(args.out) if args.out else None
+    estimator = args.estimator or (found.estimator if found else _DEFAULT_ESTIMATOR)
+    parameters = _parameters(args.parameters)
+    if args.quality is not None:
+        if estimator != "tvl1":
+            raise UsageError(f"--quality is for the estimator tvl1, and this is {estimator}; it takes --parameters")
+        if parameters.setdefault("quality", args.quality) != args.quality:
+            raise UsageError(f"--quality {args.quality} and --parameters quality={parameters['quality']}: which one?")
+    if found and not parameters and args.estimator is None:
+        parameters = dict(found.parameters)
+    return FlowSettings(
+        estimator=estimator,
+        parameters=parameters,
+        short_side=args.resize or None,
+        fps=args.fps,
+        frames=args.frames,
+    )
+
+
+def _parameters(text: str) -> "dict[str, bool | float | str]":
+    """``a=1,b=word,c=true`` to a dictionary."""
+    parameters: dict[str, bool | float | str] = {}
+    for entry in filter(None, text.split(",")):
+        name, equals, value = (part.strip() for part in entry.partition("="))
+        if not (name and equals and value):
+            raise UsageError(f"--parameters {text!r} is not of the form name=value,name=value")
+        try:
+            parameters[name] = float(value)
+        except ValueError:
+            parameters[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return parameters
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """``2/4``."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"a part of the work is I/N with I from 1 to N, such as 1/4, got {text!r}")
+    return int(index), int(count)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twostream.clip import InputSpec
@@ -13,10 +13,14 @@ from twostream.data.video_files import is_video_name, list_videos
 from twostream.flow.extract import extract
 from twostream.flow.forecast import estimate
 from twostream.flow.jobs import Source
-from twostream.flow.store import FlowStore
+from twostream.flow.store import FlowStore, stored_settings
 from twostream.units import bytes_text, seconds_text
 
 Progress = Callable[[int, int, str], None]
+
+# Seconds from which on a faster estimator is worth a thought.
+_LONG = 3600.0
+_FASTEST = "dis"
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,35 @@ def sources_in(
     return sources_of(annotations.items()), annotations.missing
 
 
-def announce(sources: Sequence[Source], store: FlowStore, *, workers: int, say: Callable[[str], None]) -> None:
-    """Say how many videos wait for their flow, for about how long and how much disk."""
+def announce(sources: Sequence[Source], store: FlowStore, *, workers: int | None, say: Callable[[str], None]) -> None:
+    """Say how many videos wait for their flow, for about how long and how much disk.
+
+    Where a new store would take hours, the time of the fastest estimator is told too.
+
+    Args:
+        sources: the videos.
+        store: where to.
+        workers: cores; None if it is not known how many there will be.
+        say: takes a line for the user.
+    """
     waiting = [source for source in sources if not store.has(source.name)]
     if not waiting:
         say(f"flow: all {len(sources)} videos are in {store.root}")
         return
-    guess = estimate(waiting, store.settings, workers=workers)
+    settings = store.settings
+    guess = estimate(waiting, settings, workers=workers or 1)
+    cores = "of one core's work" if workers is None else f"with {workers} processes"
     say(
-        f"flow: {len(waiting)} of {len(sources)} videos to go with {store.settings.estimator} at short side "
-        f"{store.settings.short_side}, about {seconds_text(guess.seconds)} with {workers} processes "
-        f"and {bytes_text(guess.bytes)} in {store.root}"
+        f"flow: {len(waiting)} of {len(sources)} videos to go with {settings.estimator} at short side "
+        f"{settings.short_side}, about {seconds_text(guess.seconds)} {cores} and {bytes_text(guess.bytes)} in "
+        f"{store.root}"
     )
+    if guess.seconds > _LONG and settings.estimator != _FASTEST and stored_settings(store.root) is None:
+        other = estimate(waiting, replace(settings, estimator=_FASTEST, parameters={}), workers=workers or 1)
+        say(
+            f"flow: with the estimator {_FASTEST}, less exact, it would be about {seconds_text(other.seconds)} and "
+            f"{bytes_text(other.bytes)}; a store cannot change its estimator later"
+        )
 
 
 def prepare(

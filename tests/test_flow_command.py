@@ -1,0 +1,152 @@
+"""`twostream flow`, option by option."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import test_flow_extract as extraction
+from test_cli import fails
+from twostream import cli
+from twostream.data import preparation
+from twostream.flow.forecast import Estimate
+from twostream.flow.jobs import Source
+from twostream.flow.store import FlowSettings, FlowStore
+from twostream.video import Video
+
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for k, frames in enumerate((9, 5, 3, 2)):
+        extraction.make(folder / f"v{k}.mp4", frames)
+    return folder
+
+
+def run(words: list[object], capsys: Printed, *, status: int = 0) -> Any:
+    capsys.readouterr()
+    assert cli.main(["flow", *map(str, words), "--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def small(*words: object) -> list[object]:
+    return [*words, "--resize", 24, "--workers", 1]
+
+
+def test_shards_fill_one_store(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    words = small(videos, "--out", tmp_path / "store", "--estimator", "dis")
+    parts = [run([*words, "--shard", f"{k}/3"], capsys)["done"] for k in (1, 2, 3)]
+    assert sorted(name for part in parts for name in part) == [f"v{k}.mp4" for k in range(4)]
+    assert [len(part) for part in parts] == [1, 1, 2]
+    whole = run(words, capsys)
+    assert (whole["done"], len(whole["skipped"])) == ([], 4)
+    assert run([*words, "--shard", "5/9"], capsys)["done"] == []
+    for wrong in ("0/3", "4/3", "1", "1/0", "a/b", "1/2/3", "-1/2", "", "1.5/2"):
+        fails(["flow", str(videos), "--out", "o", f"--shard={wrong}"], capsys, "I/N with I from 1 to N", status=2)
+
+
+def test_the_estimator_is_the_stores_unless_named(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    words = small(videos / "v3.mp4", "--out", tmp_path / "store")
+    run([*words, "--quality", "fast", "--parameters", "warps=1, pyramid=linear"], capsys)
+    made = FlowStore(tmp_path / "store").settings
+    assert (made.estimator, made.parameters["quality"], made.parameters["warps"]) == ("tvl1", "fast", 1)
+    assert run(words, capsys)["skipped"] == ["v3.mp4"]
+    fails(["flow", *map(str, words), "--quality", "balanced"], capsys, "quality: fast, not balanced")
+    fails(["flow", *map(str, words), "--estimator", "dis"], capsys, "estimator: tvl1, not dis", "asked for: dis")
+    run(small(videos / "v3.mp4", "--out", tmp_path / "new"), capsys)
+    assert FlowStore(tmp_path / "new").settings == FlowSettings(estimator="tvl1", short_side=24)
+
+
+def test_wrong_words(videos: Path, capsys: Printed) -> None:
+    out = ["flow", str(videos), "--out", "o"]
+    fails(["flow", str(videos)], capsys, "--out STORE says where", "--preview OUT.mp4", status=2)
+    fails([*out, "--estimator", "dis", "--quality", "fast"], capsys, "--quality is for the estimator tvl1", status=2)
+    fails([*out, "--quality", "fast", "--parameters", "quality=papers"], capsys, "which one?", status=2)
+    fails([*out, "--quality", "best"], capsys, "the qualities of tvl1 are reference, papers, balanced, fast", status=1)
+    for wrong in ("a", "a=", "=1", "a:1"):
+        fails([*out, "--parameters", wrong], capsys, "not of the form name=value,name=value", status=2)
+    fails([*out, "--estimator", "dis", "--parameters", "preset=true"], capsys, "preset of dis is a word, got True")
+    fails([*out, "--ray-address", "auto"], capsys, "goes with the executor 'ray'", status=2)
+    fails([*out, "--executor", "dask"], capsys, "invalid choice: 'dask'", status=2)
+
+
+def test_ray_is_missing(videos: Path, tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    words = ["flow", str(videos), "--out", str(tmp_path / "o"), "--executor", "ray", "--estimator", "dis"]
+    fails(words, capsys, "pip install 'twostream[ray]'", status=2)
+
+
+def test_verify_finds_what_a_header_does_not_tell(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    words = small(videos, "--out", tmp_path / "store", "--estimator", "dis")
+    run(words, capsys)
+    file = tmp_path / "store" / "v1.mp4.flow"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:30] + bytes([whole[30] ^ 4]) + whole[31:])
+    assert len(run(words, capsys)["skipped"]) == 4
+    found = run([*words, "--verify"], capsys)
+    assert found["done"] == ["v1.mp4"]
+    assert str(file) in found["replaced"]["v1.mp4"]
+    assert file.read_bytes() == whole
+
+
+def test_preview(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    video, out = videos / "v0.mp4", tmp_path / "out.mp4"
+    told = run(small(video, "--preview", out, "--estimator", "dis"), capsys)
+    assert told == {"preview": str(out), "frames": 8, "full_speed": told["full_speed"]}
+    assert len(Video(out)) == 8
+    assert cli.main(["flow", str(video), "--preview", str(out), "--estimator", "dis"]) == 0
+    assert ": 8 frames with dis; full colour is " in capsys.readouterr().out
+    preview = ["flow", str(video), "--preview"]
+    fails([*preview, str(out), "--out", "o"], capsys, "keeps no flow; leave out --out", status=2)
+    fails([*preview, str(out), "--shard", "1/2"], capsys, "leave out --shard", status=2)
+    fails([*preview, str(out), "--ray-address", "auto"], capsys, "leave out --ray-address", status=2)
+    fails([*preview, "out.gif"], capsys, "the name must end in .mp4", status=2)
+    fails([*preview, str(video)], capsys, "the video itself", status=2)
+    fails(["flow", str(videos), "--preview", str(out)], capsys, "shows one video", "is a folder", status=2)
+    fails(["flow", str(tmp_path / "none.mp4"), "--preview", str(out)], capsys, "no such file")
+
+
+def test_a_first_run_of_hours_is_told_of_the_fastest_estimator(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[FlowSettings] = []
+
+    def guess(sources: list[Source], settings: FlowSettings, *, workers: int) -> Estimate:
+        asked.append(settings)
+        hours = 40 if settings.estimator == "tvl1" else 3
+        return Estimate(seconds=hours * 3600 / workers, bytes=5e9, pairs=len(sources))
+
+    monkeypatch.setattr(preparation, "estimate", guess)
+    sources = [Source(name=f"v{k}.mp4", path=videos / f"v{k}.mp4") for k in range(4)]
+    said: list[str] = []
+
+    def announce(store: FlowStore, workers: int | None) -> list[str]:
+        said.clear()
+        preparation.announce(sources, store, workers=workers, say=said.append)
+        return said
+
+    store = FlowStore(tmp_path / "store", FlowSettings(estimator="tvl1", short_side=24))
+    first, second = announce(store, 2)
+    assert "4 of 4 videos to go with tvl1 at short side 24, about 20 h 0 min with 2 processes and 5.0 GB" in first
+    assert second.startswith("flow: with the estimator dis, less exact, it would be about 90 min 0 s and 5.0 GB")
+    assert (asked[1].estimator, asked[1].short_side) == ("dis", 24)
+    assert "about 40 h 0 min of one core's work" in announce(store, None)[0]
+    assert len(announce(store, 80)) == 1
+    assert len(announce(FlowStore(tmp_path / "dis", FlowSettings(estimator="dis")), 1)) == 1
+    # What was begun so has to go on so.
+    store.prepare()
+    assert len(announce(store, 1)) == 1
+
+
+def test_it_works_as_a_command_of_its_own(videos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "twostream.cli", "flow", str(videos), "--out", str(tmp_path / "o")]
+    command += ["--resize", "24", "--estimator", "dis", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("flow: 4 videos done in")
