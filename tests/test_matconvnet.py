@@ -377,6 +377,12 @@ def test_more_connections_of_two_streams_are_refused(tmp_path: Path) -> None:
     twice = files.pooled(files.stage1_layers())
     files.by_name(twice, "res5c_relu_pool_spatial")["block"]["stride"] = np.array([[1.0, 1.0]])
     refused("different poolings over time, which no network here has", arrays, twice)
+    deep = {name.replace("res3b_", "res3b1_"): a for name, a in arrays.items() if "_temporal" in name}
+    for k, last in ((3, 7), (4, 35)):
+        for index in range(1, last + 1):
+            deep[f"res{k}b{index}_branch2a_filter_temporal"] = np.ones((1, 1, 2, 2))
+    mixed = {name: a for name, a in arrays.items() if "_spatial" in name} | deep  # the flow152 of ST-MulNet
+    refused("streams of different depths, 50 and 152, which no network here has", mixed, files.stage1_layers())
     wider = two_streams(15, width=4, streams={"spatial": 3}) | {n: a for n, a in arrays.items() if "_temporal" in n}
     refused("streams of different widths, 4 and 2, which no network here has", wider, files.stage1_layers())
 

@@ -71,6 +71,7 @@ def recognise(file: DagFile) -> Conversion:
         streams = [_measure(file, arrays, "")]
     elif suffixes == {"spatial", "temporal"}:
         streams = [_measure(file, arrays, "_spatial"), _measure(file, arrays, "_temporal")]
+        _check_alike(file, *streams)
     else:
         odd = [name for name in file.arrays if not _STREAM.search(name)] or list(file.arrays)
         raise WeightsError(f"{file.path}: one stream of two, or parameters of neither: {_listed(odd)}")
@@ -162,6 +163,19 @@ def _measure(file: DagFile, arrays: Mapping[str, Array], suffix: str) -> Stream:
     )
 
 
+def _check_alike(file: DagFile, spatial: Stream, temporal: Stream) -> None:
+    for what, ours, theirs in (
+        ("depths", spatial.depth, temporal.depth),
+        ("widths", spatial.width, temporal.width),
+        ("numbers of classes", spatial.num_classes, temporal.num_classes),
+        ("filters over time", (spatial.inflated, spatial.extra), (temporal.inflated, temporal.extra)),
+    ):
+        if ours != theirs:
+            raise WeightsError(
+                f"{file.path}: streams of different {what}, {ours} and {theirs}, which no network here has"
+            )
+
+
 def _four(array: Array | None) -> tuple[int, int, int, int] | None:
     """A filter's shape; MATLAB drops dimensions of 1 at the end."""
     if array is None or array.ndim > 4:
@@ -239,16 +253,6 @@ def _two_streams(
     pool: Pooling | None,
 ) -> Conversion:
     spatial, temporal = streams
-    for what, ours, theirs in (
-        ("depths", spatial.depth, temporal.depth),
-        ("widths", spatial.width, temporal.width),
-        ("numbers of classes", spatial.num_classes, temporal.num_classes),
-        ("filters over time", (spatial.inflated, spatial.extra), (temporal.inflated, temporal.extra)),
-    ):
-        if ours != theirs:
-            raise WeightsError(
-                f"{file.path}: streams of different {what}, {ours} and {theirs}, which no network here has"
-            )
     filters = {(True, False): "add", (False, True): "multiply"}.get((spatial.inflated, spatial.extra))
     if filters != operation or spatial.depth != 50 or spatial.channels != 3:
         raise WeightsError(

@@ -149,9 +149,8 @@ def wanted_wiring(
             name = f"{stage}{letter}"
             stride = 2 if stage > 2 and index == 0 else 1
             branch = x
-            if (
-                index == 1 and stream.suffix == "_spatial"
-            ):  # into the residual branch only; of appearance, the sum before its ReLU
+            if index == 1 and stream.suffix == "_spatial":
+                # Into the residual branch only; of appearance itself, the sum before its ReLU.
                 branch = wiring.add("Sum" if operation == "add" else "Mul", sent[stage], total)
             shortcut = x
             if index == 0:
