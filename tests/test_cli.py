@@ -42,7 +42,19 @@ def fails(words: list[str], capsys: Printed, *said: str, status: int = 1) -> Non
 def test_help_names_every_command(capsys: Printed) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for name in ("demo", "check", "flow", "train", "evaluate", "predict", "fuse", "reproduce", "report", "models"):
+    for name in (
+        "demo",
+        "check",
+        "flow",
+        "train",
+        "evaluate",
+        "predict",
+        "fuse",
+        "reproduce",
+        "report",
+        "convert",
+        "models",
+    ):
         assert f"\n  {name} " in text
     assert cli.main([]) == 2
     assert cli.main(["--version"]) == 0
