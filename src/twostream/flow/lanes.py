@@ -124,6 +124,27 @@ splat4 = _splatter(4)
 
 
 @intrinsic
+def read(typing: Any, array: Any, index: Any) -> Any:
+    """One number of a flat array; unlike ``array[index]`` it does not ask whether the index counts from the end."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, sig.args[0], *args))
+
+    return types.float32(array, types.intp), generate
+
+
+@intrinsic
+def write(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write one number into a flat array; see :func:`read`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[2], _pointer(context, builder, sig.args[0], *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.float32), generate
+
+
+@intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write the lanes into a flat array from ``index`` on."""
 
@@ -191,6 +212,53 @@ def shifted_in(typing: Any, before: Any, here: Any) -> Any:
         return builder.shuffle_vector(args[0], args[1], mask)
 
     return here(before, here), generate
+
+
+@intrinsic
+def in_fours(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Sixteen lanes: four times ``a``, then four times each of the others."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _vector(builder, [value for value in args for _ in range(4)])
+
+    return Lanes(16)(*[types.float32] * 4), generate
+
+
+@intrinsic
+def store_in_fours(typing: Any, array: Any, index: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Write lane by lane: the first of ``a``, ``b``, ``c`` and ``d``, then their second ones, and so on."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        count = sig.args[2].count
+
+        def interleaved(x: Any, y: Any, width: int) -> Any:
+            mask = [k for i in range(width) for k in (i, i + width)]
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_INT, 2 * width), mask))
+
+        whole = interleaved(interleaved(args[2], args[4], count), interleaved(args[3], args[5], count), 2 * count)
+        pointer = _pointer(context, builder, sig.args[0], *args[:2])
+        builder.store(whole, builder.bitcast(pointer, whole.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, a, b, c, d), generate
+
+
+@intrinsic
+def sum_of_fours(typing: Any, vector: Any) -> Any:
+    """Four lanes: the sum of the first four, the second four and so on."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        (value,), count = args, sig.args[0].count
+        while count > 4:
+            count //= 2
+            halves = [
+                builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_INT, count), list(range(k, k + count))))
+                for k in (0, count)
+            ]
+            value = builder.fadd(*halves, flags=_FLAGS)
+        return value
+
+    return Lanes(4)(vector), generate
 
 
 @intrinsic

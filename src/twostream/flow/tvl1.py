@@ -215,14 +215,16 @@ class Tvl1:
         np.copyto(finest, luma)
         if numbers["texture"]:
             a = room.zeroed(*room.sizes[0])
-            kernels.remove_structure(a, finest, numbers["texture"], TEXTURE_COUPLING, _MOMENTA)
+            W, H = room.sizes[0]
+            kernels.remove_structure(a, finest.reshape(-1), W, H, numbers["texture"], TEXTURE_COUPLING, _MOMENTA)
         for image, coarser in zip(frame.images, frame.images[1:], strict=False):
             if self.pyramid == "gaussian":
                 cv2.pyrDown(image, coarser)
             else:
                 cv2.resize(image, coarser.shape[::-1], dst=coarser, interpolation=cv2.INTER_LINEAR)
         for image, plane, packed in zip(frame.images, frame.planes, frame.packed, strict=True):
-            kernels.pack(image, plane, packed, numbers["derivative"])
+            H, W = image.shape
+            kernels.pack(image.reshape(-1), plane, packed, room.buffer, W, H, numbers["derivative"])
 
     def _solve(self, first: "_Frame", second: "_Frame", room: "_Room", start: Flow | None) -> Flow:
         """The field from one prepared frame to the other, begun at ``start`` or at zero."""

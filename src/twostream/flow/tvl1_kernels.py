@@ -20,19 +20,24 @@ from twostream.flow import lanes
 from twostream.flow.compiled import OPTIONS, kernel
 from twostream.flow.lanes import (
     LANES,
+    in_fours,
     lane,
     load,
     load4,
     maximum,
     minimum,
+    read,
     rounded_down,
     shifted_in,
     splat,
     splat4,
     square_root,
     store,
+    store_in_fours,
+    sum_of_fours,
     total,
     where_above,
+    write,
 )
 
 PLANES = 10
@@ -40,7 +45,7 @@ U, V, PUX, PUY, PVX, PVY, IX, IY, RHO, INVERSE = range(PLANES)
 
 # Rows of the small buffer that every function but the sweeps works in; the median filter's are wider.
 BUFFER_ROWS = 13
-_FX, _FY, _INSIDE, _VALUE, _COLUMN = 8, 9, 10, 11, 12
+_INDEX, _LINE, _FRACTION, _INSIDE, _VALUE, _COLUMN = range(4, 10)
 
 _SOURCES = (Path(__file__), Path(lanes.__file__))
 _INNER = {**OPTIONS, "forceinline": True}
@@ -413,8 +418,8 @@ def _texture_row(a, row, above, below, width, stride, coupling, rate, momentum, 
         a[row + U * stride + width] = a[row + U * stride + width - 1]
 
 
-@kernel("void(float32[::1],float32[:,::1],float32,float32,float32[::1])", *_SOURCES)
-def remove_structure(a, image, share, coupling, momenta):
+@kernel("void(float32[::1],float32[::1],int64,int64,float32,float32,float32[::1])", *_SOURCES)
+def remove_structure(a, image, width, height, share, coupling, momenta):
     """Subtract a share of the image's structure, in place: what is left of it by total variation denoising.
 
     As many iterations as there are ``momenta``, each one row behind the one before. ``a`` is a zeroed level.
@@ -422,16 +427,15 @@ def remove_structure(a, image, share, coupling, momenta):
     Reference: Beck, Teboulle, *Fast Gradient-Based Algorithms for Constrained Total Variation Image Denoising and
     Deblurring Problems*, TIP 2009.
     """
-    height, width = image.shape
     stride = _stride(width)
     block = PLANES * stride
     rate = float32(0.125) / coupling
     for r in range(height):
         row = (r + 1) * block + LANES
         for x in range(width):
-            a[row + RHO * stride + x] = image[r, x]
-            a[row + U * stride + x] = image[r, x]
-        a[row + U * stride + width] = image[r, width - 1]
+            write(a, row + RHO * stride + x, read(image, r * width + x))
+            write(a, row + U * stride + x, read(image, r * width + x))
+        a[row + U * stride + width] = a[row + U * stride + width - 1]
     count = len(momenta)
     for front in range(height + count - 1):
         for k in range(max(0, front - height + 1), min(count - 1, front) + 1):
@@ -442,7 +446,8 @@ def remove_structure(a, image, share, coupling, momenta):
     for r in range(height):
         row = (r + 1) * block + LANES
         for x in range(width):
-            image[r, x] -= share * a[row + U * stride + x]
+            left = read(image, r * width + x) - share * read(a, row + U * stride + x)
+            write(image, r * width + x, left)
 
 
 @njit(**_INNER)
@@ -450,34 +455,41 @@ def _copy_pixel(packed, target, source):
     store(packed, target, load4(packed, source))
 
 
-@kernel("void(float32[:,::1],float32[::1],float32[::1],int64)", *_SOURCES)
-def pack(image, plane, packed, points):
+@kernel("void(float32[::1],float32[::1],float32[::1],float32[::1],int64,int64,int64)", *_SOURCES)
+def pack(image, plane, packed, buffer, width, height, points):
     """An image in rows of whole vectors, and once more with its derivatives, four numbers to a pixel.
 
     The packed one has a pixel more to the left and above and two to the right and below, copies of the border: what a
-    bicubic sample inside the frame reads. ``points`` is 3 or 5, the width of the central difference.
+    bicubic sample inside the frame reads. ``points`` is 3 or 5, the width of the central difference; ``buffer`` is
+    room for a row.
     """
-    height, width = image.shape
     stride = _stride(width)
     line = (width + 3) * 4
-    near = float32(0.5) if points == 3 else float32(8 / 12)
-    far = float32(0) if points == 3 else float32(1 / 12)
+    near = splat(float32(0.5) if points == 3 else float32(8 / 12))
+    far = splat(float32(0) if points == 3 else float32(1 / 12))
+    zero = splat(float32(0))
     for r in range(height):
-        up2, up, down, down2 = max(r - 2, 0), max(r - 1, 0), min(r + 1, height - 1), min(r + 2, height - 1)
+        for x in range(width):
+            write(plane, r * stride + x, read(image, r * width + x))
+    for r in range(height):
         i = (r + 1) * line + 4
+        row = r * stride
+        up2, up = max(r - 2, 0) * stride, max(r - 1, 0) * stride
+        down, down2 = min(r + 1, height - 1) * stride, min(r + 2, height - 1) * stride
         for x in range(width):
-            plane[r * stride + x] = image[r, x]
-        for x in range(width):
-            packed[i + 4 * x] = image[r, x]
-            packed[i + 4 * x + 2] = near * (image[down, x] - image[up, x]) - far * (image[down2, x] - image[up2, x])
-            packed[i + 4 * x + 3] = float32(0)
-        for x in range(2, width - 2):
-            d = near * (image[r, x + 1] - image[r, x - 1])
-            packed[i + 4 * x + 1] = d - far * (image[r, x + 2] - image[r, x - 2])
-        for k in range(4):
-            x = k if k < 2 else width - 4 + k
-            d = near * (image[r, min(x + 1, width - 1)] - image[r, max(x - 1, 0)])
-            packed[i + 4 * x + 1] = d - far * (image[r, min(x + 2, width - 1)] - image[r, max(x - 2, 0)])
+            write(buffer, x + LANES, read(plane, row + x))
+        for k in range(1, 3):
+            write(buffer, LANES - k, read(plane, row))
+            write(buffer, LANES + width - 1 + k, read(plane, row + width - 1))
+        for x in range(0, width, LANES):
+            # The last vector ends with the row: what it shares with the one before is written twice.
+            x = min(x, width - LANES)
+            c = LANES + x
+            dx = near * (load(buffer, c + 1) - load(buffer, c - 1))
+            dx = dx - far * (load(buffer, c + 2) - load(buffer, c - 2))
+            dy = near * (load(plane, down + x) - load(plane, up + x))
+            dy = dy - far * (load(plane, down2 + x) - load(plane, up2 + x))
+            store_in_fours(packed, i + 4 * x, load(plane, row + x), dx, dy, zero)
         _copy_pixel(packed, i - 4, i)
         _copy_pixel(packed, i + 4 * width, i + 4 * width - 4)
         _copy_pixel(packed, i + 4 * width + 4, i + 4 * width - 4)
@@ -487,19 +499,11 @@ def pack(image, plane, packed, points):
         _copy_pixel(packed, (height + 2) * line + k, height * line + k)
 
 
-@njit(**_INNER)
-def _cubic_weights(buffer, first, stride, x, t):
-    """Weights of the four samples around the fraction ``t``: Keys's kernel with a = -3/4, which is OpenCV's."""
-    one = splat(float32(1))
-    a, a2, a3 = splat(float32(-0.75)), splat(float32(1.25)), splat(float32(2.25))
-    s = one - t
-    w0 = a * t * s * s
-    w1 = (a2 * t - a3) * t * t + one
-    w2 = (a2 * s - a3) * s * s + one
-    store(buffer, first * stride + x, w0)
-    store(buffer, (first + 1) * stride + x, w1)
-    store(buffer, (first + 2) * stride + x, w2)
-    store(buffer, (first + 3) * stride + x, one - w0 - w1 - w2)
+# Keys's cubic kernel with a = -3/4, which is OpenCV's: the weights of the four samples around the fraction t, by power.
+_CUBIC = tuple(
+    tuple(map(float32, row))
+    for row in ((0, 1, 0, 0), (-0.75, 0, 0.75, 0), (1.5, -2.25, 1.5, -0.75), (-0.75, 1.25, -1.25, 0.75))
+)
 
 
 @kernel(
@@ -523,8 +527,12 @@ def warp(a, plane, own, packed, buffer, blend, width, height):
     line = (width + 3) * 4
     zero, one = splat(float32(0)), splat(float32(1))
     right, bottom = splat(float32(width - 1)), splat(float32(height - 1))
+    c0 = in_fours(*_CUBIC[0])
+    c1 = in_fours(*_CUBIC[1])
+    c2 = in_fours(*_CUBIC[2])
+    c3 = in_fours(*_CUBIC[3])
     for x in range(width):
-        buffer[_COLUMN * stride + x] = float32(x)
+        write(buffer, _COLUMN * stride + x, float32(x))
     for r in range(height):
         row = (r + 1) * block + LANES
         for x in range(0, width, LANES):
@@ -536,28 +544,29 @@ def warp(a, plane, own, packed, buffer, blend, width, height):
             inside = inside * where_above(cy - py, zero, zero, one) * where_above(py - cy, zero, zero, one)
             fx = rounded_down(cx)
             fy = rounded_down(cy)
-            store(buffer, _FX * stride + x, fx)
-            store(buffer, _FY * stride + x, fy)
+            store(buffer, _INDEX * stride + x, fx)
+            store(buffer, _LINE * stride + x, fy)
             store(buffer, _INSIDE * stride + x, inside)
-            _cubic_weights(buffer, 0, stride, x, cx - fx)
-            _cubic_weights(buffer, 4, stride, x, cy - fy)
-        for x in range(width):
-            i = np.int64(buffer[_FY * stride + x]) * line + np.int64(buffer[_FX * stride + x]) * 4
-            w0 = splat4(buffer[x])
-            w1 = splat4(buffer[stride + x])
-            w2 = splat4(buffer[2 * stride + x])
-            w3 = splat4(buffer[3 * stride + x])
-            s = splat4(float32(0))
+            store(buffer, _FRACTION * stride + x, cx - fx)
+            t = cy - fy
             for k in range(4):
-                j = i + k * line
-                t = w0 * load4(packed, j) + w1 * load4(packed, j + 4)
-                t = t + (w2 * load4(packed, j + 8) + w3 * load4(packed, j + 12))
-                s = s + splat4(buffer[(4 + k) * stride + x]) * t
-            buffer[_VALUE * stride + x] = lane(s, 0)
+                weight = splat(_CUBIC[2][k]) + splat(_CUBIC[3][k]) * t
+                weight = splat(_CUBIC[0][k]) + (splat(_CUBIC[1][k]) + weight * t) * t
+                store(buffer, k * stride + x, weight)
+        for x in range(width):
+            i = np.int64(read(buffer, _LINE * stride + x)) * line + np.int64(read(buffer, _INDEX * stride + x)) * 4
+            # Four pixels of four numbers are one vector.
+            down = splat(read(buffer, x)) * load(packed, i) + splat(read(buffer, stride + x)) * load(packed, i + line)
+            i += 2 * line
+            down = down + splat(read(buffer, 2 * stride + x)) * load(packed, i)
+            down = down + splat(read(buffer, 3 * stride + x)) * load(packed, i + line)
+            t = splat(read(buffer, _FRACTION * stride + x))
+            s = sum_of_fours((c0 + (c1 + (c2 + c3 * t) * t) * t) * down)
+            write(buffer, _VALUE * stride + x, lane(s, 0))
             if blend != 0:
                 s = s + splat4(blend) * (load4(own, (r + 1) * line + 4 * x + 4) - s)
-            a[row + IX * stride + x] = lane(s, 1)
-            a[row + IY * stride + x] = lane(s, 2)
+            write(a, row + IX * stride + x, lane(s, 1))
+            write(a, row + IY * stride + x, lane(s, 2))
         for x in range(0, width, LANES):
             i = row + x
             inside = load(buffer, _INSIDE * stride + x)
