@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from twostream.checkpoint import CheckpointError, LoadedModel, load_model, save_model, transfer
+from twostream.checkpoint import CheckpointError, LoadedModel, image_network, is_model, load_model, save_model, transfer
 from twostream.files import OutputError
 from twostream.models.contract import VideoModel
 from twostream.models.registry import create_model
@@ -253,6 +253,23 @@ def test_init_of_both_streams_from_two_runs(tmp_path: Path) -> None:
     transfer(model, temporal, classes=CLASSES)
     expected = {**spatial.model.state_dict(), **temporal.model.state_dict()}
     assert all(torch.equal(expected[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_network_on_frames_of_a_run_is_an_image_network(tmp_path: Path) -> None:
+    spatial = saved(tmp_path / "s", "spatial_resnet18", seed=1)
+    assert is_model(tmp_path / "s")
+    assert not is_model(tmp_path)
+    model = small("st_resnet18", seed=3)
+    model.load_backbones(image_network(spatial, model), source="s")
+    there, here = spatial.model.state_dict(), model.state_dict()
+    first = there["appearance.backbone.conv1.weight"]
+    assert torch.equal(here["appearance.backbone.conv1.weight"], first)
+    assert torch.allclose(here["motion.backbone.conv1.weight"], first.mean(1, keepdim=True).expand(-1, 20, -1, -1))
+    assert not torch.equal(here["appearance.classifier.weight"], there["appearance.classifier.weight"])
+    with pytest.raises(CheckpointError, match="no network on frames to start from"):
+        image_network(saved(tmp_path / "t", "temporal_resnet18"), model)
+    with pytest.raises(CheckpointError, match=r"is built on resnet34.*, st_resnet18 on resnet18"):
+        image_network(saved(tmp_path / "d", "spatial_resnet34"), model)
 
 
 def test_init_of_one_stream_leaves_the_other_behind(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"variants": {"a": {"model_args": {"widht": 8}}}}, "Did you mean width?"),
         ({"variants": {"a": {"after": "b"}, "b": {}}}, "after must name an earlier variant, got 'b'"),
         ({"variants": {"b": {}, "a": {"after": "b", "init": "x"}}}, "after and init both say"),
+        ({"variants": {"b": {}, "a": {"after": "b", "images_after": "b"}}}, "after and images_after both say"),
         ({"variants": {"a": {"data": {"folder": "x"}}}}, r"variants\.a: data is a path or {motion_shapes"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [1, 1]}, r"seeds names one of \[1, 1\] twice"),
@@ -200,6 +201,7 @@ def ran(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
             "late": {"model": "two_stream_resnet18"},
             "broken": {"no_flip": ["no such class"]},
             "longer": {"after": "late"},
+            "inflated": {"images_after": "late"},
         },
         "baseline": "late",
         "streams": True,
@@ -222,15 +224,16 @@ def test_a_failing_row_is_named_and_the_rest_goes_on(ran: Any) -> None:
     assert list(failed) == ["broken-seed0-split1"], "\n".join(said)
     assert "no such class" in failed["broken-seed0-split1"]
     there = sorted(path.name for path in (out / "tiny" / "rows").iterdir())
-    assert there == ["late-seed0-split1.json", "longer-seed0-split1.json"]
-    assert "tiny: 3 rows, 0 finished; 3 to go; for how long is known after the first" in said
-    assert any(line.startswith("late-seed0-split1: top-1") and "2 to go, about" in line for line in said)
+    assert there == [f"{name}-seed0-split1.json" for name in ("inflated", "late", "longer")]
+    assert "tiny: 4 rows, 0 finished; 4 to go; for how long is known after the first" in said
+    assert any(line.startswith("late-seed0-split1: top-1") and "3 to go, about" in line for line in said)
+    assert any("appearance as it is, motion with the first layer averaged" in line for line in said)
 
 
 def test_a_finished_row_says_where_its_figures_come_from(ran: Any, shapes: Path) -> None:
     file, out, _, _ = ran
     suite = Suite.load(file, data=shapes)
-    row, _, longer = suite.rows()
+    row, _, longer, inflated_row = suite.rows()
     text = SuiteFolder(suite, out).row_file(row).read_text(encoding="utf-8")
     assert str(out) not in text, "a committed row must not speak of one machine's folders"
     assert str(shapes) not in text
@@ -251,6 +254,11 @@ def test_a_finished_row_says_where_its_figures_come_from(ran: Any, shapes: Path)
     assert after is not None
     assert after.weights is None
     assert after.asked["after.variant"] == "late"
+    assert "after.as_images" not in after.asked
+    inflated = Finished.load(SuiteFolder(suite, out).row_file(inflated_row))
+    assert inflated is not None
+    assert inflated.asked["after.as_images"] is True
+    assert inflated.weights is None
     lines = {line.variant: line for line in make_table(suite, out).lines if line.stream is None and not line.reference}
     assert [lines[name].steps for name in ("late", "longer")] == [3, 6]
     assert lines["longer"].training_seconds == finished.cost["training_seconds"] + after.cost["training_seconds"]
@@ -275,7 +283,7 @@ def test_finished_rows_are_not_run_again(ran: Any, shapes: Path, monkeypatch: py
     assert failed == {"broken-seed0-split1": "MemoryError: not enough"}
     assert [Path(path).name.rsplit("-", 1)[0] for path in asked] == ["broken-seed0-split1"]
     assert any("Traceback" in line for line in said)
-    assert any("3 rows, 2 finished; 1 to go, about" in line for line in said)
+    assert any("4 rows, 3 finished; 1 to go, about" in line for line in said)
     assert run_suite(Suite.load(file, data=shapes), out, only="late", say=said.append) == {}
     assert "tiny: 1 rows, 1 finished; none to go" in said
 
@@ -287,7 +295,7 @@ def test_the_table_of_a_real_suite(ran: Any, shapes: Path, capsys: pytest.Captur
     for label in ("*chance*", "*clip shape*", "late", "late, appearance alone", "broken", "longer, motion alone"):
         assert f"| {label} |" in text, text
     assert "| broken | missing |" in text
-    assert "2 of 3 rows are finished, in" in text
+    assert "3 of 4 rows are finished, in" in text
     assert "against late" in text
     lines = {
         (line["variant"], line["stream"]): line for line in table_json(Suite.load(file, data=shapes), out)["lines"]

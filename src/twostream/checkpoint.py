@@ -128,6 +128,28 @@ def load_model(folder: Path | str) -> LoadedModel:
     return LoadedModel(model.eval(), classes, config, folder)
 
 
+def is_model(folder: Path | str) -> bool:
+    """Whether a folder is a model's, or a run that has one."""
+    return any((Path(folder) / inner / _CONFIG).is_file() for inner in (".", "model"))
+
+
+def image_network(source: LoadedModel, model: VideoModel) -> dict[str, Tensor]:
+    """The weights of a model's appearance backbone, as an image network that both streams of ``model`` can start from.
+
+    Raises:
+        CheckpointError: the model looks at no frames, or its backbone is another.
+    """
+    backbone = getattr(getattr(source.model, "appearance", None), "backbone", None)
+    if backbone is None:
+        raise CheckpointError(f"{source.folder} ({source.model.name}) has no network on frames to start from")
+    if source.model.backbone_identity != model.backbone_identity:
+        raise CheckpointError(
+            f"{source.folder} ({source.model.name}) is built on {source.model.backbone_identity}, {model.name} on "
+            f"{model.backbone_identity}; an image network must be the same"
+        )
+    return dict(backbone.state_dict())
+
+
 def _find(folder: Path) -> Path:
     for candidate in (folder, folder / "model"):
         if (candidate / _CONFIG).is_file():
@@ -266,4 +288,13 @@ def _class_tensors(model: VideoModel) -> set[str]:
     return {name for name, tensor in model.state_dict().items() if tensor.shape != shapes[name]}
 
 
-__all__ = ["CheckpointError", "LoadedModel", "Transfer", "load_model", "save_model", "transfer"]
+__all__ = [
+    "CheckpointError",
+    "LoadedModel",
+    "Transfer",
+    "image_network",
+    "is_model",
+    "load_model",
+    "save_model",
+    "transfer",
+]

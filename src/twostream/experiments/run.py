@@ -159,7 +159,8 @@ class _Maker:
             row.config,
             data=str(self.videos(row.data, row.config)),
             out=str(self.folder.run_folder(row)),
-            init=row.config.init if row.after is None else self.start(row.after),
+            init=row.config.init if row.after is None or row.as_images else self.start(row.after),
+            weights=self.start(row.after) if row.after is not None and row.as_images else row.config.weights,
         )
         run = RunFolder(Path(config.out))
         before = _seconds_trained(run)
@@ -194,7 +195,7 @@ class _Maker:
                 "steps": int(epochs[-1]["step"]) if epochs else 0,
             },
             left_out={**dict.fromkeys(evaluation.missing, "missing"), **evaluation.unreadable},
-            weights=None if config.init else run.model().config["provenance"]["weights"],
+            weights=None if row.after or config.init else run.model().config["provenance"]["weights"],
             scores_file=evaluation.file.relative_to(self.folder.path).as_posix(),
             **provenance(self.suite.command(row.variant)),
         )

@@ -10,6 +10,7 @@
       spatial: {model: spatial_resnet18}
       late: {model: two_stream_resnet18}
       longer: {after: late, trainer: {epochs: 20}}  # starts from late's run of the same seed and split
+      inflated: {images_after: spatial}             # from spatial's network on frames, as from image weights
     seeds: [0, 1]
     splits: [1, 2, 3]
     protocol: 25-step
@@ -108,6 +109,7 @@ class Row:
         config: how it is trained; ``data`` and ``out`` are filled in when it is run.
         protocol: how it is judged.
         after: the row whose weights it starts from.
+        as_images: only its network on frames is taken, for the networks of both streams.
     """
 
     variant: str
@@ -117,6 +119,7 @@ class Row:
     config: TrainConfig
     protocol: str
     after: "Row | None" = None
+    as_images: bool = False
 
     @property
     def name(self) -> str:
@@ -141,6 +144,8 @@ class Row:
             asked |= flat(asdict(self.data), "motion_shapes.")
         if self.after is not None:
             asked |= {"after.variant": self.after.variant} | flat(self.after.asked(), "after.")
+        if self.as_images:
+            asked["after.as_images"] = True
         # As it comes back from a file.
         return dict(json.loads(json.dumps(asked)))
 
@@ -157,8 +162,8 @@ class Suite:
     Attributes:
         name: of its folder.
         title: of its table.
-        variants: by name, the keys that differ from ``base``; besides those of a training run ``data``, and ``after``:
-            the variant whose run of the same seed and split it starts from.
+        variants: by name, the keys that differ from ``base``; besides those of a training run ``data``, and ``after``
+            or ``images_after``: the variant from whose run of the same seed and split it starts.
         data: a path, videos to be generated, or None: named on the command line.
         base: keys of a training run that all variants share.
         seeds, splits: every variant is run on each pair of them.
@@ -218,14 +223,17 @@ class Suite:
         for variant, seed, split in itertools.product(self.variants, self.seeds, self.splits):
             place = f"{self.source}: variants.{variant}"
             keys = dict(self.variants[variant])
-            after = keys.pop("after", None)
+            images_after = keys.pop("images_after", None)
+            after = keys.pop("after", images_after)
             own = keys.pop("data", None)
             values = merged(keys_of(self.base, f"{self.source}: base"), keys)
             config = build(TrainConfig, values, place, given={"data": "", "out": "", "seed": seed, "split": split})
             if after is not None and (after, seed, split) not in rows:
                 raise SuiteError(f"{place}: after must name an earlier variant, got {after!r}")
-            if after is not None and config.init:
-                raise SuiteError(f"{place}: after and init both say where the weights come from; give one")
+            sources = ["after", "images_after", "init"]
+            given = [key for key in sources if self.variants[variant].get(key) or (key == "init" and config.init)]
+            if len(given) > 1:
+                raise SuiteError(f"{place}: {' and '.join(given)} both say where the weights come from; give one")
             rows[variant, seed, split] = Row(
                 variant=variant,
                 seed=seed,
@@ -234,6 +242,7 @@ class Suite:
                 config=config,
                 protocol=self.protocol,
                 after=None if after is None else rows[after, seed, split],
+                as_images=images_after is not None,
             )
         return tuple(rows.values())
 

@@ -131,7 +131,8 @@ class TrainConfig:
         model: a name from `twostream models`.
         model_args: numbers of the model, e.g. {"dropout": 0.5}.
         size: side in px of the crops; None: 112 on a CPU, 224 on a GPU.
-        weights: auto takes ImageNet weights where they are cached or reachable; imagenet; none; or a file or folder.
+        weights: auto takes ImageNet weights where they are cached or reachable; imagenet; none; a file or folder; or a
+            run, whose network on frames is then what the networks of both streams start from.
         init: a run whose weights are carried over, of the same or other classes; or several, one after the other: a run
             for each stream.
         sampling: per_clip draws everything for each clip alone; released_code draws the stride of the steps once for a

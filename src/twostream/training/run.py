@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public in torch's documentation
 
-from twostream.checkpoint import load_model, save_model, transfer
+from twostream.checkpoint import image_network, is_model, load_model, save_model, transfer
 from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.items import DataError, VideoItem
 from twostream.data.preparation import Progress, default_store, prepare
@@ -189,6 +189,11 @@ def initialise(model: VideoModel, config: TrainConfig, annotations: Annotations,
         for run in sources_of(config):
             say(transfer(model, load_model(run), classes=annotations.classes).describe())
         return f"run {', '.join(sources_of(config))}"
+    if config.weights not in ("auto", "imagenet", "none") and is_model(config.weights):
+        images = load_model(config.weights)
+        how = model.load_backbones(image_network(images, model), source=str(images.folder))
+        say(f"weights: the network on frames of {images.folder} ({images.model.name}): {how}")
+        return f"frames of run {config.weights}"
     found = resolve_weights(config.weights, model.backbone_identity)
     say(found.says)
     if found.state is None:
