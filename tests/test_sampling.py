@@ -1,5 +1,7 @@
 """Index arithmetic: every index within the video, the papers' examples exactly, even coverage."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -285,6 +287,56 @@ def test_the_same_generator_draws_the_same_clip() -> None:
 def test_snippets_take_one_frame() -> None:
     with pytest.raises(ShapeError, match="one frame"):
         InputSpec(sampling="snippets", steps=2, snippets=2)
+
+
+def test_snippets_at_test_time_may_have_a_stride_of_their_own() -> None:
+    spec = STPN.with_(test_stride=10)
+    assert [clip.fields[:, 0].tolist() for clip in sample_views(spec, 101, 3)] == [
+        [0, 10, 20],
+        [35, 45, 55],
+        [70, 80, 90],
+    ]
+    assert sample_middle(spec, 101).fields[:, 0].tolist() == [35, 45, 55]
+    assert sample_views(spec, 21, 1)[0].fields[:, 0].tolist() == [0, 5, 10]
+
+
+@pytest.mark.parametrize(("frame_count", "starts"), [(101, [23, 45, 68]), (1001, [248, 495, 743]), (31, [5, 10, 15])])
+def test_snippets_spread_over_a_share_of_the_clip(frame_count: int, starts: list[int]) -> None:
+    spec = STPN.with_(spread=(0.25, 0.75))
+    assert sample_middle(spec, frame_count).fields[:, 0].tolist() == starts
+    widths = []
+    for seed in range(300):
+        clip = sample_training(spec, frame_count, np.random.default_rng(seed))
+        assert (clip.fields >= 0).all()
+        assert (clip.fields < frame_count - 1).all()
+        widths.append(int(clip.fields[2, 0] - clip.fields[0, 0]) / (frame_count - 11))
+    assert 0.2 <= min(widths) < 0.3
+    assert 0.7 < max(widths) <= 0.8
+    whole = STPN.with_(spread=(1.0, 1.0), snippets=5)
+    assert sample_middle(whole, 101).fields[:, 0].tolist() == [0, 22, 45, 67, 90]
+    assert len(sample_middle(STPN.with_(spread=(1.0, 1.0), snippets=1), 101).fields) == 1
+
+
+def test_the_frame_may_stand_within_the_middle_snippet() -> None:
+    plain, inside = (sample_views(STPN.with_(rgb_offset=offset), 101, 5) for offset in (0, 5))
+    assert [int(clip.frames[0]) for clip in inside] == [int(clip.frames[0]) + 5 for clip in plain]
+    assert all((a.fields == b.fields).all() for a, b in zip(plain, inside, strict=True))
+    assert sample_middle(STPN.with_(rgb_offset=10), 4, short_clips="repeat").frames.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"test_stride": 0}, "test_stride is a number of frames, at least 1, got 0"),
+        ({"spread": (0.0, 1.0)}, r"spread is \(lowest, highest\) with 0 < lowest <= highest <= 1, got \(0.0, 1.0\)"),
+        ({"spread": (0.6, 0.5)}, "got \\(0.6, 0.5\\)"),
+        ({"rgb_offset": 11}, "a frame of the middle snippet, 0 to 10, got 11"),
+        ({"rgb_offset": 1, "sampling": "segments", "snippets": 1}, "are for snippets sampling, not for segments"),
+    ],
+)
+def test_snippets_that_cannot_be(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ShapeError, match=says):
+        STPN.with_(**wrong)
 
 
 def test_the_released_codes_sweeps() -> None:

@@ -45,6 +45,10 @@ class InputSpec:
             are judged alone and averaged), ``"strided"`` (steps must be seen together, in order), ``"snippets"``
             (one frame and several stacks around it).
         stride: lowest and highest number of frames between steps or snippets, for ``strided`` and ``snippets``.
+        test_stride: the same at test time, for ``snippets``; None: the middle of ``stride``.
+        spread: for ``snippets``, in the place of strides: the lowest and highest share of the clip that lies between
+            the first and the last snippet, whatever its length; the middle at test time.
+        rgb_offset: for ``snippets``, the frame that is shown, counted from the one that the middle snippet begins at.
         fps: common frame rate that frames are chosen by before flow is computed; None keeps each video's own.
     """
 
@@ -61,6 +65,9 @@ class InputSpec:
     flow_offset: int = -5
     sampling: Sampling = "segments"
     stride: tuple[int, int] = (1, 1)
+    test_stride: int | None = None
+    spread: tuple[float, float] | None = None
+    rgb_offset: int = 0
     fps: float | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +84,16 @@ class InputSpec:
             )
         if not 1 <= self.stride[0] <= self.stride[1]:
             raise ShapeError(f"stride is (lowest, highest) with 1 <= lowest <= highest, got {self.stride}")
+        if self.test_stride is not None and self.test_stride < 1:
+            raise ShapeError(f"test_stride is a number of frames, at least 1, got {self.test_stride}")
+        if self.spread is not None and not 0 < self.spread[0] <= self.spread[1] <= 1:
+            raise ShapeError(f"spread is (lowest, highest) with 0 < lowest <= highest <= 1, got {self.spread}")
+        if not 0 <= self.rgb_offset <= self.flow_length:
+            raise ShapeError(
+                f"rgb_offset names a frame of the middle snippet, 0 to {self.flow_length}, got {self.rgb_offset}"
+            )
+        if self.sampling != "snippets" and (self.test_stride, self.spread, self.rgb_offset) != (None, None, 0):
+            raise ShapeError(f"test_stride, spread and rgb_offset are for snippets sampling, not for {self.sampling}")
         if self.sampling == "snippets" and self.steps != 1:
             raise ShapeError(f"snippets sampling takes one frame and the stacks around it: steps={self.steps}")
         if self.sampling != "snippets" and self.snippets != self.steps:

@@ -88,11 +88,12 @@ def sample_training(
     ``segments``: the valid steps are cut into T equal parts and one step is drawn from each (Wang et al., Temporal
     Segment Networks, ECCV 2016, section 3.1). ``strided``: a stride is drawn from ``spec.stride``, and then one of the
     runs of T steps in the grid that starts at the first valid step; where the grid is shorter than T, the T steps are
-    spread evenly over the valid ones. ``snippets``: one step is drawn, and the spacing of its stacks.
+    spread evenly over the valid ones. ``snippets``: one step is drawn, and the spacing of its stacks, in frames
+    (``spec.stride``) or as a share of the clip (``spec.spread``).
 
     ``stride`` given (for ``strided`` only) draws as ST-ResNet's released code does: the stride is common to the clips
-    of a micro-batch, so the caller draws it, and the run that starts at the first grid point is never taken where there is
-    another, because an index there is off by one.
+    of a micro-batch, so the caller draws it, and the run that starts at the first grid point is never taken where there
+    is another, because an index there is off by one.
 
     Raises:
         ShortClipError: see :func:`valid_steps`.
@@ -111,10 +112,14 @@ def sample_training(
         T = spec.steps
         places = ((np.arange(T) + rng.random(T)) * (len(steps) / T)).astype(np.int64)
         return _aligned(spec, steps.start + np.minimum(places, len(steps) - 1), frame_count)
+    if spec.sampling == "snippets":
+        if spec.spread is not None:
+            width = _share(spec, rng.uniform(*spec.spread), frame_count)
+        else:
+            width = (spec.snippets - 1) * draw_stride(spec, rng)
+        return _around(spec, int(rng.integers(steps.start, steps.stop)), width, frame_count)
     skipped = 0 if stride is None else 1
     stride = draw_stride(spec, rng) if stride is None else stride
-    if spec.sampling == "snippets":
-        return _around(spec, int(rng.integers(steps.start, steps.stop)), stride, frame_count)
     runs = _runs(steps, stride, spec.steps)
     runs = runs[skipped:] or runs
     return _aligned(spec, runs[int(rng.integers(len(runs)))], frame_count)
@@ -136,10 +141,9 @@ def sample_middle(spec: InputSpec, frame_count: int, *, short_clips: ShortClips 
         T = spec.steps
         places = ((2 * np.arange(T, dtype=np.int64) + 1) * len(steps) - 1) // (2 * T)
         return _aligned(spec, steps.start + places, frame_count)
-    stride = sum(spec.stride) // 2
     if spec.sampling == "snippets":
-        return _around(spec, int(_spread(steps, 1)[0]), stride, frame_count)
-    runs = _runs(steps, stride, spec.steps)
+        return _around(spec, int(_spread(steps, 1)[0]), _test_width(spec, frame_count), frame_count)
+    runs = _runs(steps, sum(spec.stride) // 2, spec.steps)
     return _aligned(spec, runs[(len(runs) - 1) // 2], frame_count)
 
 
@@ -149,7 +153,8 @@ def sample_views(
     """The clips that stand for a video at test time: ``steps`` positions spread evenly over the valid steps.
 
     The first and the last valid step are among them; a single one is the middle. ``segments`` gives ``steps`` views of
-    one step each, ``snippets`` as many views of one frame with its stacks, spaced by the middle of ``spec.stride``.
+    one step each, ``snippets`` as many views of one frame with its stacks, spaced by ``spec.test_stride``, else the
+    middle of ``spec.stride``, or of ``spec.spread``.
     ``strided`` gives one view of all steps together, and of no fewer than ``spec.steps``, because such a network cannot
     judge a step alone.
 
@@ -176,7 +181,8 @@ def sample_views(
         return [_aligned(spec, _spread(valid, max(steps, spec.steps)), frame_count)]
     places = _spread(valid, steps)
     if spec.sampling == "snippets":
-        return [_around(spec, int(t), sum(spec.stride) // 2, frame_count) for t in places]
+        width = _test_width(spec, frame_count)
+        return [_around(spec, int(t), width, frame_count) for t in places]
     return [_aligned(spec, places[i : i + 1], frame_count) for i in range(steps)]
 
 
@@ -229,17 +235,31 @@ def _aligned(spec: InputSpec, frames: IntArray, frame_count: int) -> ClipIndices
     return ClipIndices(frames, _stacks(spec, frames + spec.flow_offset, frame_count))
 
 
-def _around(spec: InputSpec, t: int, stride: int, frame_count: int) -> ClipIndices:
+def _test_width(spec: InputSpec, frame_count: int) -> int:
+    if spec.spread is not None:
+        return _share(spec, sum(spec.spread) / 2, frame_count)
+    return (spec.snippets - 1) * (spec.test_stride or sum(spec.stride) // 2)
+
+
+def _share(spec: InputSpec, share: float, frame_count: int) -> int:
+    # Of the distance between the first and the last place where a stack may begin. Half a frame rounds up.
+    return int(share * max(0, frame_count - 1 - spec.flow_length) + 0.5) if spec.snippets > 1 else 0
+
+
+def _around(spec: InputSpec, t: int, width: int, frame_count: int) -> ClipIndices:
     # The window of stacks is narrowed to the clip, then moved into it as a whole: near an end its stacks stay apart
     # instead of falling on one another. Where even a spacing of 1 is too wide, the last ones coincide.
     S, room = spec.snippets, frame_count - 1 - spec.flow_length
     starts = np.full(S, t + spec.flow_offset, np.int64)
     if room >= 0:
-        stride = max(1, min(stride, room // max(1, S - 1)))
-        first = t + spec.flow_offset - (S // 2) * stride
-        first = min(max(first, 0), max(0, room - (S - 1) * stride))
-        starts = np.minimum(first + np.arange(S, dtype=np.int64) * stride, room)
-    return ClipIndices(np.array([t], np.int64), _stacks(spec, starts, frame_count))
+        gaps = max(1, S - 1)
+        # Strides stay equal when they are narrowed; a share of the clip need not be a multiple of the gaps.
+        width = max(S - 1, min(width, room if spec.spread is not None else room // gaps * gaps))
+        places = np.arange(S, dtype=np.int64) * width // gaps
+        first = t + spec.flow_offset - int(places[S // 2])
+        starts = np.minimum(min(max(first, 0), max(0, room - width)) + places, room)
+    frames = np.array([min(t + spec.rgb_offset, frame_count - 1)], np.int64)
+    return ClipIndices(frames, _stacks(spec, starts, frame_count))
 
 
 def _stacks(spec: InputSpec, starts: IntArray, frame_count: int) -> IntArray:
