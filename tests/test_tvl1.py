@@ -376,8 +376,10 @@ def test_the_pyramids_are_those_of_the_docstring() -> None:
 def test_numba_is_loaded_when_flow_is_computed() -> None:
     code = (
         "import sys, twostream.flow, twostream.flow.extract;"
-        "estimator = twostream.flow.create_estimator('tvl1');"
-        "assert estimator.parameters['warps'] == 3; sys.exit('numba' in sys.modules)"
+        "from twostream.flow.estimators import create_estimator, make_ready;"
+        "estimator = create_estimator('tvl1'); assert estimator.parameters['warps'] == 3;"
+        "make_ready(create_estimator('dis')); assert 'numba' not in sys.modules;"
+        "make_ready(estimator); assert 'numba' in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

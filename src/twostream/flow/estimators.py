@@ -298,6 +298,18 @@ def flow_sequence(estimator: FlowEstimator, *, first: int = 0) -> FlowSequence:
     return _Pairs(estimator)
 
 
+def make_ready(estimator: FlowEstimator) -> None:
+    """Do what the first field would wait for: seconds of compiling, where there is no compiled code yet.
+
+    To be called before time is measured, and before several processes start that would each do it.
+
+    Raises:
+        FlowError: it cannot be done.
+    """
+    if prepare := getattr(estimator, "make_ready", None):
+        prepare()
+
+
 class _Pairs:
     """A sequence for estimators that have none."""
 
@@ -365,4 +377,5 @@ __all__ = [
     "compute",
     "create_estimator",
     "flow_sequence",
+    "make_ready",
 ]
