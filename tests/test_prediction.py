@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import twostream
 from twostream.checkpoint import CheckpointError, save_model
+from twostream.cli import main
 from twostream.clip import InputSpec, ShapeError
 from twostream.data.items import VideoItem
-from twostream.data.sampling import ClipIndices
+from twostream.data.sampling import NO_MOTION, ClipIndices
 from twostream.errors import UsageError
 from twostream.evaluation.evaluate import evaluate
 from twostream.evaluation.metrics import probabilities
@@ -258,6 +259,23 @@ def test_the_network_is_shown_a_few_steps_at_a_time(clip: Path) -> None:
         assert max(len(rgb) for rgb, _ in predictor.model.shown) == shown
 
 
+@pytest.mark.parametrize("warm_start", [0, 7])
+def test_fields_are_those_of_the_store_wherever_reading_begins(clip: Path, tmp_path: Path, warm_start: int) -> None:
+    # With a warm start a field depends on those before it, back to the beginning of its block.
+    numbers = {"quality": "fast", "warm_start": warm_start}
+    settings = flow_settings(estimator="tvl1", parameters=numbers)
+    _, store = stored(clip, tmp_path, settings)
+    wanted = [[20, 21, 22, 23, 24, 25], [3], [9, 10, 30], [38, NO_MOTION]]
+    clips = [ClipIndices(np.array([4, 5]), np.array([fields])) for fields in wanted]
+    with store.open(clip.name) as flow:
+        seen = 0
+        for n, _, moved in read_clips(Video(clip), clips, BOTH, settings):
+            real = [f for f in wanted[n] if f != NO_MOTION]
+            assert np.array_equal(moved[: len(real)], flow.fields(np.array(real)))
+            seen += 1
+    assert seen == len(clips)
+
+
 def test_streams_that_are_not_read_are_empty(clip: Path) -> None:
     one = [ClipIndices(np.array([3]), np.array([[3, 4]]))]
     ((_, frames, moved),) = read_clips(Video(clip), one, BOTH.with_(streams=("motion",)), flow_settings())
@@ -343,6 +361,25 @@ def test_tensors_to_logits() -> None:
     assert not logits.requires_grad
     with pytest.raises(ShapeError, match="flow must be"):
         predictor.logits(rgb, flow[:, :, :4])
+
+
+def test_half_precision_says_about_the_same(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = create_model("two_stream_resnet18", num_classes=2, width=8, size=32)
+    whole, half = (
+        Predictor(model, CLASSES, flow=flow_settings(), device="cpu", precision=precision).predict(clip)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert dict(half.predictions) == pytest.approx(dict(whole.predictions), abs=0.01)
+    assert dict(half.predictions) != dict(whole.predictions)
+    with pytest.raises(UsageError, match=r"precision is one of \['32-true', .*, got '8-bit'"):
+        Predictor(model, CLASSES, flow=flow_settings(), precision="8-bit")  # type: ignore[arg-type]
+    provenance = {"flow": flow_settings().to_dict()}
+    save_model(tmp_path / "model", model, classes=CLASSES, provenance=provenance)
+    options = ["--precision", "bf16-mixed", "--device", "cpu", "--json"]
+    assert main(["predict", str(tmp_path / "model"), str(clip), *options]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert [entry["score"] for entry in told["predictions"]] == [score for _, score in half.predictions]
 
 
 def test_progress_rises_to_the_end(day_and_night: Path) -> None:

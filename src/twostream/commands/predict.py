@@ -28,6 +28,9 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument("--csv", metavar="FILE", help="write the timeline as CSV")
     parser.add_argument("--srt", metavar="FILE", help="write the timeline as subtitles (one VIDEO only)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    parser.add_argument(
+        "--precision", default="32-true", help="32-true, or faster where the device knows them: bf16-mixed, 16-mixed"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
     for option in ("overlay", "srt"):
@@ -47,7 +50,7 @@ def predict(argv: Sequence[str]) -> int:
     from twostream.prediction import Prediction, PredictionError, Predictor, write_csv, write_overlay, write_srt
     from twostream.video import VideoError
 
-    predictor = Predictor.load(args.run, device=args.device)
+    predictor = Predictor.load(args.run, device=args.device, precision=args.precision)
     chosen = {
         name: getattr(args, name)
         for name in ("window", "stride", "min_score", "min_length")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from twostream.clip import InputSpec, Scores
 from twostream.data.transforms import ClipTransform, Space, Uint8Array, covering_crops
-from twostream.evaluation.evaluate import evaluate
+from twostream.evaluation.evaluate import Precision, evaluate
 from twostream.evaluation.protocols import Protocol
 from twostream.video import Size, grid_size
 
@@ -67,8 +67,15 @@ class Judge:
     """Shows clips of one video to a network through the same crops, a few at a time, and keeps the logits."""
 
     def __init__(
-        self, model: nn.Module, spec: InputSpec, classes: Sequence[str], device: torch.device, looks: Looks
+        self,
+        model: nn.Module,
+        spec: InputSpec,
+        classes: Sequence[str],
+        device: torch.device,
+        precision: Precision,
+        looks: Looks,
     ) -> None:
+        self._precision = precision
         self._model, self._spec, self._classes, self._device, self._looks = model, spec, classes, device, looks
         self._at_once = _STEPS_CPU if device.type == "cpu" else _STEPS_GPU
         self._clips: list[int] = []
@@ -106,7 +113,12 @@ class Judge:
         rgb, flow = (torch.stack(parts) for parts in zip(*self._waiting, strict=True))
         views = _One([_Unknown(rgb, flow)])
         answer = evaluate(
-            self._model, views, classes=self._classes, device=str(self._device), batch_views=len(self._waiting)
+            self._model,
+            views,
+            classes=self._classes,
+            device=str(self._device),
+            batch_views=len(self._waiting),
+            precision=self._precision,
         )
         self._answers.append(answer)
         self._waiting.clear()
