@@ -77,7 +77,7 @@ def test_without_ray_one_error_names_the_command(tmp_path: Path, monkeypatch: py
     with pytest.raises(UsageError, match=r"pip install 'twostream\[ray\]'"):
         extract([source], FlowStore(tmp_path / "store", processes.SETTINGS), workers=None, executor="ray")
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert list((tmp_path / "store").iterdir()) == [tmp_path / "store" / "store.json"]
+    assert not (tmp_path / "store").exists()
 
 
 class Cluster:
@@ -138,7 +138,7 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
-    monkeypatch.setattr(ray_executor, "_ray", lambda: cluster)
+    monkeypatch.setattr(ray_executor, "load_ray", lambda: cluster)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return cluster
 

@@ -33,6 +33,7 @@ HEARTBEAT = 20.0
 SILENCE = 180.0
 
 FOLDER = ".claims"
+_CLOCK = "clock-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,9 @@ def others_at_work(root: Path, *, run: str) -> bool:
     busy = False
     with suppress(FileNotFoundError):
         names = sorted(path.name for path in folder.iterdir())
-        for clock in [name for name in names if "." not in name]:
+        for clock in [name for name in names if name.startswith(_CLOCK)]:
             (folder / clock).unlink(missing_ok=True)
-        for stem in sorted({name.partition(".")[0] for name in names if "." in name}):
+        for stem in sorted({name.partition(".")[0] for name in names if not name.startswith(_CLOCK)}):
             with _held(folder, stem, run) as other:
                 busy |= other is not None
     return busy
@@ -185,7 +186,7 @@ def _owner(claim: Path) -> Owner | None:
 
 def _silence(claim: Path) -> float:
     """Seconds since a claim was touched, by the clock that stamps the files of its folder."""
-    clock = claim.with_name(f"clock-{secrets.token_hex(8)}")
+    clock = claim.with_name(f"{_CLOCK}{secrets.token_hex(8)}")
     try:
         clock.touch(exist_ok=False)
         return clock.stat().st_mtime - claim.stat().st_mtime

@@ -182,8 +182,9 @@ def _executor(name: ExecutorName, workers: int | None, ray_address: str | None) 
     if name == "ray":
         if workers is not None and workers < 1:
             raise UsageError(f"Ray works on 1 or more videos at once, got {workers}")
-        from twostream.flow.ray_executor import on_ray
+        from twostream.flow.ray_executor import load_ray, on_ray
 
+        load_ray()
         return functools.partial(on_ray, workers=workers, address=ray_address)
     if ray_address is not None:
         raise UsageError("an address of a Ray cluster goes with the executor 'ray'")

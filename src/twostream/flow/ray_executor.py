@@ -35,7 +35,7 @@ def on_ray(jobs: Sequence[Job], report: Report, *, workers: int | None, address:
         UsageError: Ray is not installed.
         FlowError: no cluster at that address, or its machines lack this package.
     """
-    ray = _ray()
+    ray = load_ray()
     run, store = jobs[0].run, jobs[0].store
     mark = f"run {run}"
     with _cluster(ray, address, workers), claimed(store, mark, run=run):
@@ -136,7 +136,12 @@ def _cluster(ray: Any, address: str | None, workers: int | None) -> Iterator[Non
         ray.shutdown()
 
 
-def _ray() -> Any:
+def load_ray() -> Any:
+    """The library.
+
+    Raises:
+        UsageError: it is not installed.
+    """
     # Ray reports home unless it is told not to. It is read when Ray is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -148,4 +153,4 @@ def _ray() -> Any:
     return ray
 
 
-__all__ = ["on_ray"]
+__all__ = ["load_ray", "on_ray"]
