@@ -7,7 +7,7 @@ Reference: Wang et al., Spatiotemporal Pyramid Network, CVPR 2017, the architect
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,7 @@ def compact_bilinear(vectors: Sequence[Array], sketch: Sketch) -> Array:
         products = np.multiply.outer(products, s * v)
         cells = np.add.outer(cells, h)
     out = np.zeros(sketch.size)
-    for cell, product in zip(cells.ravel() % sketch.size, products.ravel(), strict=True):
-        out[cell] += product
+    np.add.at(out, cells % sketch.size, products)
     return out
 
 
@@ -43,16 +42,17 @@ def compact_bilinear(vectors: Sequence[Array], sketch: Sketch) -> Array:
 ROOT_EPS, LENGTH_EPS = 1e-3, 1e-6
 
 
-def normalised(
-    x: Array, rule: str, inputs: int, *, root_eps: float = ROOT_EPS, length_eps: float = LENGTH_EPS
-) -> Array:
-    """One vector after its fusion: signed square root, signed root of as many inputs as there were, Euclidean norm."""
-    if rule != "none":
-        order = inputs if rule == "signed_root" else 2
-        x = np.sign(x) * ((np.abs(x) + root_eps) ** (1 / order) - root_eps ** (1 / order))
-    if rule == "signed_sqrt_l2":
-        x = x / np.sqrt(np.sum(x * x) + length_eps)
-    return x
+def rooted(x: Array, rule: str, inputs: int, *, eps: float = ROOT_EPS) -> Array:
+    """The signed square root, or the signed root of as many inputs as there were."""
+    if rule == "none":
+        return x
+    order = inputs if rule == "signed_root" else 2
+    return np.sign(x) * ((np.abs(x) + eps) ** (1 / order) - eps ** (1 / order))
+
+
+def shortened(x: Array, rule: str, *, eps: float = LENGTH_EPS) -> Array:
+    """Euclidean length 1, where the rule says so."""
+    return x / np.sqrt(np.sum(x * x) + eps) if rule.endswith("_l2") else x
 
 
 def outer(vectors: Sequence[Array]) -> Array:
@@ -63,26 +63,62 @@ def outer(vectors: Sequence[Array]) -> Array:
     return out
 
 
-def fuse(vectors: Sequence[Array], how: str, sketch: Sketch | None, normalization: str) -> Array:
-    """One location's inputs into one vector."""
-    if how == "stcb":
-        assert sketch is not None
-        return normalised(compact_bilinear(vectors, sketch), normalization, len(vectors))
-    if how == "bilinear":
-        return normalised(outer(vectors), normalization, len(vectors))
-    if how == "concatenation":
+@dataclass(frozen=True)
+class Fusion:
+    """One fusion: how, and what was drawn or learnt for it.
+
+    Attributes:
+        how: stcb, bilinear (the outer product of each input's projection), product, sum, max or concatenation.
+        sketch: of stcb.
+        projections: of bilinear, (features, channels) for each input.
+        gain: a factor at the end of stcb, bilinear and product.
+        normalization: none, signed_sqrt, signed_root or signed_sqrt_l2, of stcb, bilinear and product.
+        whole: the length is taken over all locations of a map together.
+    """
+
+    how: str
+    sketch: Sketch | None = None
+    projections: Sequence[Array] = ()
+    gain: float = 1.0
+    normalization: str = "none"
+    whole: bool = False
+
+
+def joined(vectors: Sequence[Array], fusion: Fusion) -> Array:
+    """One location's inputs into one vector, up to the root."""
+    if fusion.how == "concatenation":
         return np.concatenate(list(vectors))
-    out = np.array(vectors[0])
-    for v in vectors[1:]:
-        out = {"sum": np.add, "product": np.multiply, "max": np.maximum}[how](out, v)
+    if fusion.how in ("sum", "max"):
+        out = np.array(vectors[0])
+        for v in vectors[1:]:
+            out = out + v if fusion.how == "sum" else np.maximum(out, v)
+        return out
+    if fusion.how == "stcb":
+        assert fusion.sketch is not None
+        out = compact_bilinear(vectors, fusion.sketch)
+    elif fusion.how == "bilinear":
+        projected = [linear(v, w, np.zeros(len(w))) for v, w in zip(vectors, fusion.projections, strict=True)]
+        out = outer(projected)
+    else:
+        out = np.array([np.prod(entries) for entries in zip(*vectors, strict=True)])
+    return rooted(out, fusion.normalization, len(vectors))
+
+
+def fuse(vectors: Sequence[Array], fusion: Fusion) -> Array:
+    """Vectors into one."""
+    out = joined(vectors, fusion)
+    if fusion.how in ("stcb", "bilinear", "product"):
+        out = shortened(out, fusion.normalization) * fusion.gain
     return out
 
 
-def fuse_maps(maps: Sequence[Array], how: str, sketch: Sketch | None, normalization: str) -> Array:
+def fuse_maps(maps: Sequence[Array], fusion: Fusion) -> Array:
     """Maps (C_i, H, W) -> (D, H, W), each location for itself."""
     _, H, W = maps[0].shape
-    rows = [[fuse([m[:, y, x] for m in maps], how, sketch, normalization) for x in range(W)] for y in range(H)]
-    return np.array(rows).transpose(2, 0, 1)
+    one = joined if fusion.whole else fuse
+    rows = [[one([m[:, y, x] for m in maps], fusion) for x in range(W)] for y in range(H)]
+    out = np.array(rows).transpose(2, 0, 1)
+    return shortened(out, fusion.normalization) * fusion.gain if fusion.whole else out
 
 
 def linear(x: Array, weight: Array, bias: Array) -> Array:
@@ -111,69 +147,47 @@ def weighted_pool(x: Array, weights: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Layers:
-    """What was drawn or learnt: the sketches, the two convolutions of the attention, the classifier."""
-
-    sketches: dict[str, Sketch] = field(default_factory=dict)
-    convolutions: Sequence[tuple[Array, Array]] = ()
-    classifier: Sequence[tuple[Array, Array]] = ()
-
-
-@dataclass(frozen=True)
-class Choices:
-    """How each fusion is done; the defaults are the paper's figure.
+class Pyramid:
+    """The three levels and the classifier.
 
     Attributes:
-        temporal: stcb, sum, max or concatenation of the snippets' maps.
-        attention: what the energies are made from (stcb, concatenation or appearance), or average or max instead.
-        top: stcb, concatenation, sum, product or bilinear.
-        inputs: which vectors the top joins.
-        normalization: none, signed_sqrt, signed_root or signed_sqrt_l2, of all fusions by products.
+        temporal: of the snippets' maps; None for a single snippet.
+        attention: what the energies are made from: a fusion of both maps, or ``"appearance"``; ``"average"`` or
+            ``"max"`` pool without weights; ``"none"``: nothing is attended to.
+        convolutions: two of the attention, (weight, bias).
+        top: of the pooled features.
+        classifier: one or more fully connected layers, (weight, bias), a ReLU between them.
     """
 
-    temporal: str = "stcb"
-    attention: str = "stcb"
-    top: str = "stcb"
-    inputs: tuple[str, ...] = ("appearance", "attended", "motion")
-    normalization: str = "signed_sqrt_l2"
+    temporal: Fusion | None
+    attention: Fusion | str
+    convolutions: Sequence[tuple[Array, Array]]
+    top: Fusion
+    classifier: Sequence[tuple[Array, Array]]
 
+    def __call__(self, appearance: Array, snippets: Array) -> dict[str, Any]:
+        """One video: the frame's map (C, H, W), the snippets' (S, C, H, W) -> logits (K) and all that led there."""
+        _, H, W = appearance.shape
+        even = np.full((H, W), 1 / (H * W))
 
-def pyramid(appearance: Array, motion: Array, layers: Layers, choices: Choices) -> dict[str, Any]:
-    """One video: the frame's map (C, H, W) and the snippets' maps (S, C, H, W) -> logits (K) and all that led there."""
-    _, H, W = appearance.shape
-    rule = choices.normalization
+        # Level 1: the snippets into one motion map.
+        motion = snippets[0] if self.temporal is None else fuse_maps(list(snippets), self.temporal)
 
-    # Level 1: the snippets into one motion map; a single one is there already.
-    snippets = list(motion)
-    fused = snippets[0]
-    if len(snippets) > 1:
-        fused = fuse_maps(snippets, choices.temporal, layers.sketches.get("temporal"), rule)
+        # Level 2: where to look in the frame.
+        weights = even
+        if isinstance(self.attention, Fusion) or self.attention == "appearance":
+            both = appearance if self.attention == "appearance" else fuse_maps([appearance, motion], self.attention)
+            (w1, b1), (w2, b2) = self.convolutions
+            hidden = np.maximum(convolve_1x1(both, w1, b1), 0)
+            weights = softmax_over_places(convolve_1x1(hidden, w2, b2)[0])
+        attended = weighted_pool(appearance, weights)
+        if self.attention == "max":
+            attended = np.array([channel.max() for channel in appearance])
 
-    # Level 2: where to look in the frame.
-    weights = np.full((H, W), 1 / (H * W))
-    if choices.attention in ("stcb", "concatenation", "appearance"):
-        joint = appearance
-        if choices.attention != "appearance":
-            joint = fuse_maps([appearance, fused], choices.attention, layers.sketches.get("attention"), rule)
-        (w1, b1), (w2, b2) = layers.convolutions
-        hidden = np.maximum(convolve_1x1(joint, w1, b1), 0)
-        weights = softmax_over_places(convolve_1x1(hidden, w2, b2)[0])
-    attended = weighted_pool(appearance, weights)
-    if choices.attention == "max":
-        attended = np.array([channel.max() for channel in appearance])
-
-    # Level 3: what the frame shows, what was looked at, how it moves.
-    even = np.full((H, W), 1 / (H * W))
-    vectors = {
-        "appearance": weighted_pool(appearance, even),
-        "attended": attended,
-        "motion": weighted_pool(fused, even),
-    }
-    joined = [vectors[name] for name in choices.inputs]
-    top = joined[0]
-    if len(joined) > 1:
-        top = fuse(joined, choices.top, layers.sketches.get("top"), rule)
-    logits = top
-    for index, (weight, bias) in enumerate(layers.classifier):
-        logits = linear(np.maximum(logits, 0) if index else logits, weight, bias)
-    return {"motion": fused, "weights": weights, "vectors": vectors, "top": top, "logits": logits}
+        # Level 3: what the frame shows, what was looked at, how it moves.
+        looks = [weighted_pool(appearance, even)] + ([] if self.attention == "none" else [attended])
+        feature = fuse([*looks, weighted_pool(motion, even)], self.top)
+        logits = feature
+        for index, (weight, bias) in enumerate(self.classifier):
+            logits = linear(np.maximum(logits, 0) if index else logits, weight, bias)
+        return {"motion": motion, "weights": weights, "attended": attended, "feature": feature, "logits": logits}
