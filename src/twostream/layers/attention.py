@@ -37,7 +37,8 @@ class SpatiotemporalAttention(nn.Module):
         energy = self.score(F.relu(self.reduce(joint)))  # (B, 1, H, W)
         # Under autocast the weights of thousands of places would be rounded away.
         precise = torch.promote_types(energy.dtype, torch.float32)
-        return energy.flatten(1).softmax(1, dtype=precise).reshape(len(joint), *joint.shape[2:])
+        weights: Tensor = energy.flatten(1).softmax(1, dtype=precise)
+        return weights.reshape(len(joint), *joint.shape[2:])
 
     def forward(self, appearance: Tensor, motion: Tensor) -> Tensor:
         """The weighted sum of the appearance map."""

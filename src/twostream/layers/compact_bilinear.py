@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from twostream.clip import ShapeError
 from twostream.errors import UsageError
-from twostream.layers.compact_bilinear_ops import compact_bilinear
+from twostream.layers.compact_bilinear_ops import compact_bilinear, without_autocast
 
 Normalization = Literal["none", "signed_sqrt", "signed_root", "signed_sqrt_l2"]
 L2Scope = Literal["location", "sample"]
@@ -107,10 +107,10 @@ class CompactBilinear(nn.Module):
         self._check(inputs)
         wanted = functools.reduce(torch.promote_types, (x.dtype for x in inputs))
         working = wanted if wanted == torch.float64 else torch.float32
-        device = inputs[0].device.type
-        if torch.is_autocast_enabled(device):
+        device = inputs[0].device
+        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
             wanted = working
-        with torch.autocast(device, enabled=False):
+        with without_autocast(device):
             inputs = tuple(x.to(working) for x in inputs)
             if self.lean and self.normalization != "none" and torch.is_grad_enabled():
                 out: Tensor = checkpoint(self._fused, *inputs, use_reentrant=False, preserve_rng_state=False)
@@ -126,22 +126,12 @@ class CompactBilinear(nn.Module):
         )
 
     def _fused(self, *inputs: Tensor) -> Tensor:
-        return self._normalised(self._convolved(inputs))
+        return normalised(self._convolved(inputs), self.normalization, len(self.in_channels), l2_scope=self.l2_scope)
 
     def _convolved(self, inputs: Sequence[Tensor]) -> Tensor:
         return compact_bilinear(
             inputs, self.hashes, self.signs, self.out_channels, sum_pool=self.sum_pool, keep=not self.lean
         )
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        if self.normalization == "none":
-            return x
-        if self.normalization == "signed_root":
-            return signed_root(x, len(self.in_channels))
-        x = signed_root(x, 2)
-        if self.normalization == "signed_sqrt_l2":
-            x = l2_normalised(x, self.l2_scope)
-        return x
 
     def _check(self, inputs: Sequence[Tensor]) -> None:
         shapes = [tuple(x.shape) for x in inputs]
@@ -239,6 +229,19 @@ def without_fft(module: nn.Module) -> nn.Module:
     return module
 
 
+def normalised(x: Tensor, how: Normalization, inputs: int, *, l2_scope: L2Scope = "location") -> Tensor:
+    """What follows a product of ``inputs`` features: see ``normalization`` of :class:`CompactBilinear`."""
+    match how:
+        case "none":
+            return x
+        case "signed_sqrt":
+            return signed_root(x, 2)
+        case "signed_root":
+            return signed_root(x, inputs)
+        case "signed_sqrt_l2":
+            return l2_normalised(signed_root(x, 2), l2_scope)
+
+
 def signed_root(x: Tensor, order: int, *, eps: float = ROOT_EPS) -> Tensor:
     """sign(x) ((|x| + eps)^(1/order) - eps^(1/order)): the root of the magnitude, with a finite slope at zero.
 
@@ -263,6 +266,7 @@ __all__ = [
     "MatrixCompactBilinear",
     "Normalization",
     "l2_normalised",
+    "normalised",
     "signed_root",
     "without_fft",
 ]

@@ -13,6 +13,7 @@ Pagh, Fast and scalable polynomial kernels via explicit feature maps, KDD 2013.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ def fuse(
     B, L, _ = inputs[0].shape
     n = _kept(inputs, d, sum_pool, keep)
     if by_outer_product(inputs, d, sum_pool):
-        with torch.autocast(like.device.type, enabled=False):
+        with without_autocast(like.device):
             out = _outer_forward(inputs, sketches, d)
     elif n:
         spectra = _spectra(inputs[-n:], sketches[-n:], d)
@@ -74,7 +75,7 @@ def fuse_grad(
     g, *inputs = (_locations(x) for x in (g, *inputs))
     grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
     if by_outer_product(inputs, d, sum_pool):
-        with torch.autocast(like.device.type, enabled=False):
+        with without_autocast(like.device):
             _outer_backward(g, inputs, sketches, grads)
         return [_shaped(grad, like) for grad in grads]
     L = inputs[0].shape[1]
@@ -101,6 +102,11 @@ def by_outer_product(inputs: Sequence[Tensor], d: int, sum_pool: bool) -> bool:
         return False
     (_, L, first), (_, _, second) = inputs[0].shape, inputs[1].shape
     return bool(first * second * (1.5 + 0.03 * L) < L * (first + second + 2.0 * d))
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A stretch in the inputs' own type; on devices without autocast nothing."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
 class _Sketch(NamedTuple):
@@ -307,4 +313,4 @@ def compact_bilinear(
     return fused[0]
 
 
-__all__ = ["by_outer_product", "compact_bilinear", "fuse", "fuse_grad"]
+__all__ = ["by_outer_product", "compact_bilinear", "fuse", "fuse_grad", "without_autocast"]

@@ -23,12 +23,15 @@ class VideoModel(nn.Module):
             ``num_classes`` they rebuild the same network.
         spec: what it wants to be shown.
         votes: the V votes in order, e.g. ``(("appearance", 1), ("motion", 1))``.
+        vote_weights: of the votes in the training loss; None: all 1. Where there are more than V, the network answers
+            so many in training, and the others are for the loss alone.
         num_classes: K.
         backbone_identity: which published image weights fit it (a key of ``weights.catalog.CATALOG``, or none).
     """
 
     name: str = ""
     numbers: Mapping[str, Any] = {}
+    vote_weights: tuple[float, ...] | None = None
 
     def __init__(self, *, spec: InputSpec, votes: Votes, num_classes: int, backbone_identity: str) -> None:
         super().__init__()

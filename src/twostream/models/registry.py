@@ -12,6 +12,7 @@ from twostream.errors import UsageError
 from twostream.models.backbones import BACKBONES, Number, backbone_numbers, open_numbers
 from twostream.models.contract import VideoModel
 from twostream.models.resnet import DEPTHS
+from twostream.models.st_pyramid import st_pyramid
 from twostream.models.st_resnet import st_resnet
 from twostream.models.two_stream import two_stream
 
@@ -57,16 +58,24 @@ _MULNET: Mapping[str, Any] = {
 # To add a network: write its builder in a file beside this one and name it here. tests/test_models_contract.py
 # then holds it to the contract.
 MODELS: dict[str, ModelEntry] = {
-    f"{kind}_{name}": ModelEntry(two_stream, summary.format(backbone.title), {"backbone": name, **fixed}, defaults)
-    for kind, summary, fixed, defaults in (
-        ("spatial", "{} on single frames", _FRAMES, {}),
-        ("temporal", "{} on stacks of optical flow", _FLOW, {}),
-        ("two_stream", "{} on frames and another on flow, scores averaged (late fusion)", _BOTH, {}),
+    f"{kind}_{name}": ModelEntry(build, summary.format(backbone.title), {"backbone": name, **fixed}, defaults)
+    for kind, build, summary, fixed, defaults in (
+        ("spatial", two_stream, "{} on single frames", _FRAMES, {}),
+        ("temporal", two_stream, "{} on stacks of optical flow", _FLOW, {}),
+        ("two_stream", two_stream, "{} on frames and another on flow, scores averaged (late fusion)", _BOTH, {}),
         (
             "tsn",
+            two_stream,
             "late fusion on {} that sees several segments of a clip at once (Temporal Segment Networks)",
             _BOTH,
             {"segments": 3},
+        ),
+        (
+            "stpn",
+            st_pyramid,
+            "{} on a frame and several stacks of flow, fused in three levels, with attention (STPN)",
+            {},
+            {},
         ),
     )
     for name, backbone in BACKBONES.items()

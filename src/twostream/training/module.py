@@ -1,12 +1,14 @@
 """One training step of any model that keeps the votes contract."""
 
+from collections.abc import Sequence
+
 import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn, optim
 
-from twostream.clip import Clip
+from twostream.clip import Clip, Votes, vote_count
 from twostream.errors import TwostreamError
 from twostream.training.config import OptimConfig
 from twostream.training.optim import build_optimizer, freeze_batch_norm, rate_factor, set_batch_norm_momentum
@@ -16,20 +18,25 @@ class TrainingError(TwostreamError):
     """Training cannot go on: the loss is not finite, or the run folder does not fit."""
 
 
-def vote_loss(logits: Tensor, label: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+def vote_loss(
+    logits: Tensor, label: Tensor, *, label_smoothing: float = 0.0, weights: Sequence[float] | None = None
+) -> Tensor:
     """Cross-entropy summed over votes and divided by the number of videos.
 
     Args:
         logits: (B, V, K).
         label: (B,) class indices.
         label_smoothing: share of the target spread over all classes.
+        weights: V factors of the votes; None: all 1.
 
     Reference: ST-ResNet, released training code: losses of streams and time steps are summed, then divided by videos.
     """
     B, V, _ = logits.shape
     target = label.repeat_interleave(V)
-    total = F.cross_entropy(logits.float().flatten(0, 1), target, label_smoothing=label_smoothing, reduction="sum")
-    return total / B
+    losses = F.cross_entropy(logits.float().flatten(0, 1), target, label_smoothing=label_smoothing, reduction="none")
+    if weights is not None:
+        losses = losses.reshape(B, V) * losses.new_tensor(weights)
+    return losses.sum() / B
 
 
 class Recognizer(L.LightningModule):
@@ -68,13 +75,17 @@ class Recognizer(L.LightningModule):
         """The loss of one batch; stops with advice where it is no longer finite."""
         logits = self.model(batch.rgb, batch.flow)
         assert isinstance(batch.label, Tensor)
-        loss = vote_loss(logits, batch.label, label_smoothing=self.config.label_smoothing)
+        weights = getattr(self.model, "vote_weights", None)
+        loss = vote_loss(logits, batch.label, label_smoothing=self.config.label_smoothing, weights=weights)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, at learning "
                 f"rate {current_rate(self):.2g}. What helps: a lower --optim.lr, a longer --optim.warmup, a smaller "
                 "--optim.clip_norm, or --trainer.precision 32-true. The last checkpoint before this is kept."
             )
+        if weights is not None:
+            votes: Votes = self.model.votes  # type: ignore[assignment]
+            logits = logits[:, : vote_count(votes)]  # the others are for the loss alone
         right = (logits.float().mean(dim=1).argmax(dim=1) == batch.label).float().mean()
         B = len(batch.label)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=B, sync_dist=True)
