@@ -1,5 +1,6 @@
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twostream.cli import main
+from twostream.errors import UsageError
 from twostream.flow import tvl1_torch
-from twostream.flow.contract import FlowError
+from twostream.flow.contract import BatchEstimator, FlowError
+from twostream.flow.estimators import compute, create_estimator
+from twostream.flow.extract import Source, extract
+from twostream.flow.store import FlowSettings, FlowStore
 from twostream.flow.tvl1 import PRESETS, Tvl1
 from twostream.flow.tvl1_torch import Tvl1Torch, tvl1, tvl1_sequence
+from twostream.video import write_video
 
 Luma = npt.NDArray[np.uint8]
 
@@ -158,6 +165,56 @@ def test_batches_follow_from_memory() -> None:
     assert 1 <= estimator.pairs(256, 340) < 32
     assert estimator.pairs(4320, 7680) == 1
     assert Tvl1Torch(Tvl1(), "cpu", batch=7).pairs(16, 16) == 7
+
+
+def test_flow_on_a_device_by_name() -> None:
+    frames = moving(5, 40, 56)
+    # To torch this is the CPU, but it is not the CPU kernel.
+    estimator = create_estimator("tvl1", device="cpu:0", quality="fast")
+    assert isinstance(estimator, BatchEstimator)
+    assert not isinstance(create_estimator("tvl1"), BatchEstimator)
+    fields = compute(frames, device="cpu:0", quality="fast")
+    assert np.array_equal(fields, estimator.fields(list(frames)))
+    assert_agree(fields, compute(frames, quality="fast"))
+    with pytest.raises(FlowError, match="dis is computed by the CPU, not on 'cuda'; tvl1 can be"):
+        create_estimator("dis", device="cuda")
+
+
+def test_stores_of_two_devices_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tvl1_torch, "_MOST_PAIRS", 4)
+    video = tmp_path / "clip.mp4"
+    write_video(video, (np.repeat(frame[:, :, None], 3, axis=2) for frame in moving(12, 40, 56)), 10)
+    settings = FlowSettings(estimator="tvl1", parameters={"quality": "fast"}, short_side=40)
+    source = Source(video.name, video)
+    for device in ("cpu", "cpu:0"):
+        summary = extract([source], FlowStore(tmp_path / device, settings), workers=0, device=device)
+        assert summary.done == (video.name,)
+        with FlowStore(tmp_path / device, settings).open(video.name) as stored:
+            fields = stored.fields(np.arange(stored.field_count)).astype(int)
+            made_by = stored.provenance["made_by"]
+        if device == "cpu":
+            on_cpu = fields
+            assert "device" not in made_by
+        else:
+            assert made_by["device"] == device
+            assert made_by["torch"] == torch.__version__
+            assert fields.shape == (11, 2, 40, 56)
+            assert abs(fields - on_cpu).max() <= 1  # a last bit, where rounding decides
+            assert (fields != on_cpu).mean() < 0.001
+    # What one device has made, the other goes on with.
+    other = FlowStore(tmp_path / "cpu", settings)
+    assert extract([source], other, workers=0, device="cpu:0").skipped == (video.name,)
+    with pytest.raises(UsageError, match="leave out the device cuda, or Ray"):
+        extract([source], other, workers=1, executor="ray", device="cuda")
+    with pytest.raises(FlowError, match=r"flow cannot be computed on 'nonsense'"):
+        extract([source], other, workers=0, device="nonsense")
+    command = ["flow", str(video), "--out", str(tmp_path / "told"), "--resize", "40", "--quality", "fast"]
+    assert main([*command, "--device", "cpu:0", "--workers", "1"]) == 0
+    assert "1 of 1 videos to go with tvl1 on cpu:0" in capsys.readouterr().err
+    assert main(["flow", str(video), "--preview", str(tmp_path / "shown.mp4"), "--device", "cuda"]) == 2
+    assert "leave out --device cuda" in capsys.readouterr().err
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.uint8) -> Tensor:

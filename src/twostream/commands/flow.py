@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from twostream.flow.store import FlowSettings
 
 _DEFAULT_ESTIMATOR = "tvl1"
+# Processes that decode and store what one GPU computes.
+_SHARING = 4
 
 
 def flow(argv: Sequence[str]) -> int:
@@ -32,7 +34,15 @@ def flow(argv: Sequence[str]) -> int:
     if args.shard:
         sources = share(sources, *args.shard)
     workers = args.workers or (cores() if args.executor == "process" else None)
-    announce(sources, store, workers=workers, say=console.say)
+    if args.device == "cpu":
+        announce(sources, store, workers=workers, say=console.say)
+    else:
+        # Processes share the device, and each takes memory of it.
+        workers = args.workers or (min(_SHARING, cores()) if args.executor == "process" else None)
+        console.say(
+            f"flow: {sum(not store.has(source.name) for source in sources)} of {len(sources)} videos to go with "
+            f"{store.settings.estimator} on {args.device}; how long it takes shows on the way"
+        )
     with console.progress_bar("flow") as progress:
         summary = extract(
             sources,
@@ -42,6 +52,7 @@ def flow(argv: Sequence[str]) -> int:
             ray_address=args.ray_address,
             on_error=args.on_error,
             verify=args.verify,
+            device=args.device,
             progress=progress,
         )
     if args.json:
@@ -94,6 +105,11 @@ def _parser() -> Parser:
     work = parser.add_argument_group("the work")
     work.add_argument("--workers", type=at_least(1), default=None, help="cores to use; by default all there are")
     work.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, or for tvl1 a device of torch, such as cuda: the same flow but for rounding",
+    )
+    work.add_argument(
         "--shard", type=_shard, default=None, metavar="I/N", help="do the I-th of N equal parts, 1/N to N/N"
     )
     work.add_argument(
@@ -116,6 +132,8 @@ def _preview(args: argparse.Namespace) -> int:
     for name in ("out", "shard", "ray_address"):
         if getattr(args, name) is not None:
             raise UsageError(f"--preview shows one video and keeps no flow; leave out --{name.replace('_', '-')}")
+    if args.device != "cpu":
+        raise UsageError(f"--preview computes flow on the CPU; leave out --device {args.device}")
     video = Path(args.data)
     # Found before the work is done, not after it.
     if Path(args.preview).suffix.lower() != ".mp4":

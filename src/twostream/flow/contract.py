@@ -4,7 +4,8 @@ An estimator answers a pair of frames from the pair alone: no field that it gave
 before and no number of threads changes a bit of its answer.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,20 @@ class FlowSequence(Protocol):
 
     def __call__(self, luma: Luma, *, wanted: bool = True) -> Flow | None:
         """The field from the frame before to this one; None for the first frame and where it is not ``wanted``."""
+
+
+@runtime_checkable
+class BatchEstimator(FlowEstimator, Protocol):
+    """An estimator that is quick only with many frames at once, as GPUs are.
+
+    Fields are those of the pairs alone, whatever else is in the batch.
+    """
+
+    def pairs(self, height: int, width: int) -> int:
+        """How many pairs of that size are best computed at once."""
+
+    def fields(self, frames: Sequence[Luma]) -> Flow:
+        """The flow between neighbours of T frames of one size: (T-1, 2, H, W)."""
 
 
 def check_range(name: str, key: str, value: float, lowest: float, highest: float) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from twostream.flow.contract import (
     MINIMUM_SIDE,
+    BatchEstimator,
     Flow,
     FlowError,
     FlowEstimator,
@@ -266,11 +267,19 @@ ESTIMATORS: dict[str, Callable[..., FlowEstimator]] = {
 }
 
 
-def create_estimator(name: str, **parameters: Any) -> FlowEstimator:
+def create_estimator(name: str, *, device: str = "cpu", **parameters: Any) -> FlowEstimator:
     """The estimator of that name, with some of its parameters changed.
 
+    Args:
+        name: a key of :data:`ESTIMATORS`.
+        device: ``"cpu"``, or for ``"tvl1"`` a device of torch such as ``"cuda"``: then it is a
+            :class:`~twostream.flow.contract.BatchEstimator` whose fields differ from the CPU's by rounding, and whose
+            parameters do not.
+        parameters: of the estimator.
+
     Raises:
-        FlowError: an unknown name or parameter (the known ones are listed), or a value of another type or range.
+        FlowError: an unknown name or parameter (the known ones are listed), a value of another type or range, or a
+            device that is not there or that the estimator cannot use.
     """
     if name not in ESTIMATORS:
         raise FlowError(f"no flow estimator is called {name!r}; there are: {', '.join(ESTIMATORS)}")
@@ -279,7 +288,15 @@ def create_estimator(name: str, **parameters: Any) -> FlowEstimator:
     if unknown := sorted(set(parameters) - set(known)):
         raise FlowError(f"{name} has no parameter {', '.join(unknown)}; it has: {', '.join(known)}")
     hints = get_type_hints(factory)
-    return factory(**{key: _converted(name, key, value, hints[key]) for key, value in parameters.items()})
+    estimator = factory(**{key: _converted(name, key, value, hints[key]) for key, value in parameters.items()})
+    if device == "cpu":
+        return estimator
+    if not isinstance(estimator, Tvl1):
+        raise FlowError(f"{name} is computed by the CPU, not on {device!r}; {Tvl1.name} can be")
+    # Torch takes a second to import, which flow on the CPU need not wait for.
+    from twostream.flow.tvl1_torch import Tvl1Torch
+
+    return Tvl1Torch(estimator, device)
 
 
 def flow_sequence(estimator: FlowEstimator, *, first: int = 0) -> FlowSequence:
@@ -322,17 +339,21 @@ class _Pairs:
         return self._estimator(previous, luma) if wanted and previous is not None else None
 
 
-def compute(frames: Luma, *, estimator: str = "tvl1", **parameters: Any) -> Flow:
+def compute(frames: Luma, *, estimator: str = "tvl1", device: str = "cpu", **parameters: Any) -> Flow:
     """The flow between neighbouring frames: (T, H, W) uint8 luma to (T-1, 2, H, W) float32, u and v in px.
 
     ``quality`` is the first parameter of ``"tvl1"`` to try: ``"reference"``, ``"papers"``, ``"balanced"``, ``"fast"``.
 
+    ``device`` is where: see :func:`create_estimator`.
+
     Raises:
         FlowError: see :func:`create_estimator` and :class:`FlowEstimator`.
     """
-    estimate = create_estimator(estimator, **parameters)
+    estimate = create_estimator(estimator, device=device, **parameters)
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 3 or len(frames) < 1:
         raise FlowError(f"frames must be (T, H, W) uint8 luma with T >= 1, got {what(frames)}")
+    if isinstance(estimate, BatchEstimator):
+        return estimate.fields(list(frames))
     T, H, W = frames.shape
     fields = np.empty((T - 1, 2, H, W), np.float32)
     step = flow_sequence(estimate)

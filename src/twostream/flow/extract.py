@@ -17,6 +17,7 @@ from twostream.errors import UsageError
 from twostream.files import OutputError, remove_leftovers
 from twostream.flow.claims import claimed, others_at_work, owner_of
 from twostream.flow.contract import FlowError
+from twostream.flow.estimators import create_estimator
 from twostream.flow.executors import Executor, in_turn, in_workers
 from twostream.flow.jobs import Job, Outcome, Source, finished, size_of
 from twostream.flow.store import FlowStore, stored_settings
@@ -86,6 +87,7 @@ def extract(
     ray_address: str | None = None,
     on_error: OnError = "raise",
     verify: bool = False,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> ExtractionSummary:
     """Compute the flow of all videos that the store does not have yet.
@@ -108,17 +110,24 @@ def extract(
         on_error: ``"raise"`` makes a damaged video a failure, ``"truncate"`` keeps the flow before the damage.
         verify: read the files that are there from end to end, and replace those whose checksums do not match, where
             otherwise only headers are looked at.
+        device: where flow is computed: ``"cpu"``, or with tvl1 a device of torch such as ``"cuda"``, which all
+            processes share. Fields differ by rounding, so files do; stores are the same in every other respect.
         progress: called with (videos finished, videos in all, what is going on).
 
     Returns:
         What became of each. A video that cannot be read, or that a worker dies of, is in ``failed``; the rest go on.
 
     Raises:
-        FlowError: two videos of one name, a name that no file can have, or workers that cannot start.
+        FlowError: two videos of one name, a name that no file can have, workers that cannot start, or a device that
+            is not there or that the estimator cannot use.
         OutputError: the store cannot be written (read-only, full disk); finished files stay.
         KeyboardInterrupt: with a message that says how far it came, after the workers have stopped.
     """
     chosen = _executor(executor, workers, ray_address)
+    if executor == "ray" and device != "cpu":
+        raise UsageError(f"on a Ray cluster flow is computed by the CPUs; leave out the device {device}, or Ray")
+    # Refused before the first video, not by each of them.
+    create_estimator(store.settings.estimator, device=device, **store.settings.parameters)
     began = time.perf_counter()
     named: dict[str, Source] = {}
     for source in sources:
@@ -139,6 +148,7 @@ def extract(
             on_error=on_error,
             run=run,
             verify=verify,
+            device=device,
         )
         found = finished(job)
         if isinstance(found, Outcome):

@@ -59,6 +59,7 @@ class Job:
         verify: whether a file that is there counts only after every checksum was compared, where otherwise its header
             is enough.
         threads: that compute its flow.
+        device: where its flow is computed, see :func:`~twostream.flow.estimators.create_estimator`.
     """
 
     source: Source
@@ -69,6 +70,7 @@ class Job:
     run: str
     verify: bool = False
     threads: int = 1
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,7 @@ def _extract_one(job: Job, report: Callable[[str], None]) -> Outcome:
             lambda flow: quantize(flow, settings.bound),
             frames=settings.frames,
             threads=job.threads,
+            device=job.device,
         ):
             read = True
             if field is not None:
@@ -156,7 +159,12 @@ def _extract_one(job: Job, report: Callable[[str], None]) -> Outcome:
                 "source": {"name": job.source.name, "sha256": _whole_hash(path), **source, "codec": video.codec},
                 "truncated": video.truncated,
                 "resize": _RESIZE,
-                "made_by": {"twostream": __version__, "opencv": cv2.__version__, "pyav": av.__version__},
+                "made_by": {
+                    "twostream": __version__,
+                    "opencv": cv2.__version__,
+                    "pyav": av.__version__,
+                    **_device(job.device),
+                },
             },
         )
     return Outcome(fields=writer.field_count, bytes=writer.bytes, truncated=video.truncated)
@@ -203,6 +211,15 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
     return {"bytes": size, "edges_sha256": edges.hexdigest()}
+
+
+def _device(name: str) -> dict[str, str]:
+    """What computed the flow, where it was not the CPU: its fields are the CPU's but for rounding."""
+    if name == "cpu":
+        return {}
+    from twostream.flow.tvl1_torch import device_name
+
+    return device_name(name)
 
 
 def _whole_hash(path: Path) -> str:

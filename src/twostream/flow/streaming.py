@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from twostream.flow.contract import Flow, FlowError, FlowEstimator, Luma
+from twostream.flow.contract import BatchEstimator, Flow, FlowError, FlowEstimator, Luma
 from twostream.flow.estimators import create_estimator, flow_sequence
 from twostream.flow.store import FlowSettings
 from twostream.video import Video, grid_size
@@ -43,6 +43,7 @@ def stream_flow(
     *,
     frames: bool = False,
     threads: int = 1,
+    device: str = "cpu",
 ) -> Iterator[Step[Kept]]:
     """Yield a :class:`Step` for every frame of ``video.stream(fps=settings.fps)``, on the grid of ``settings``.
 
@@ -56,14 +57,19 @@ def stream_flow(
         convert: makes of each field, (2, H, W) float32, what is yielded; called in the thread that computed it.
         frames: whether the frames are wanted too.
         threads: that compute flow.
+        device: where flow is computed, see :func:`~twostream.flow.estimators.create_estimator`; on another one than
+            the CPU by one thread in batches, while the caller's decodes the next.
 
     Raises:
         VideoError: the video is damaged.
-        FlowError: its frames are too small for the estimator.
+        FlowError: its frames are too small for the estimator, or the estimator cannot use the device.
     """
     size = grid_size(video.width, video.height, settings.short_side)
-    estimator = create_estimator(settings.estimator, **settings.parameters)
+    estimator = create_estimator(settings.estimator, device=device, **settings.parameters)
     pictures = ((frame.luma(size), frame.rgb(size) if frames else None) for frame in video.stream(fps=settings.fps))
+    if isinstance(estimator, BatchEstimator):
+        yield from _in_threads(pictures, estimator, convert, 1, estimator.pairs(size[1], size[0]))
+        return
     length = _block_length(estimator, size[0] * size[1]) if threads > 1 else None
     if length is not None:
         yield from _in_threads(pictures, estimator, convert, threads, length)
@@ -92,6 +98,8 @@ def _in_threads(
     length: int,
 ) -> Iterator[Step[Kept]]:
     def fields(lumas: list[Luma], first: int) -> list[Kept]:
+        if isinstance(estimator, BatchEstimator):
+            return [convert(flow) for flow in estimator.fields(lumas)]
         step = flow_sequence(estimator, first=first)
         return [convert(flow) for flow in map(step, lumas) if flow is not None]
 

@@ -142,6 +142,13 @@ class Tvl1Torch:
         return H, W
 
 
+def device_name(device: str) -> dict[str, str]:
+    """What a store says about the device that computed its fields."""
+    place = torch.device(device)
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else device
+    return {"device": name, "torch": str(torch.__version__)}
+
+
 def _check(previous: Tensor, following: Tensor) -> None:
     for frames in (previous, following):
         if frames.ndim != 3 or frames.dtype not in (torch.uint8, torch.float32, torch.float64):
@@ -507,4 +514,4 @@ def _without_ends(values: list[Tensor]) -> list[Tensor]:
     return rest[:-2]
 
 
-__all__ = ["PLANES", "Tvl1Torch", "tvl1", "tvl1_sequence"]
+__all__ = ["PLANES", "Tvl1Torch", "device_name", "tvl1", "tvl1_sequence"]

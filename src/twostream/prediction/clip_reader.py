@@ -11,7 +11,7 @@ import numpy.typing as npt
 from twostream.clip import InputSpec
 from twostream.data.sampling import NO_MOTION, ClipIndices
 from twostream.flow.contract import FlowError, FlowEstimator
-from twostream.flow.estimators import create_estimator, flow_sequence
+from twostream.flow.estimators import create_estimator, flow_sequence, make_ready
 from twostream.flow.quantize import quantize
 from twostream.flow.store import FlowSettings
 from twostream.video import Video, VideoError, grid_size
@@ -81,6 +81,9 @@ def read_clips(
     still = np.full((2, H, W), _ZERO_MOTION, np.uint8)
     place = complete = at = 0
     lumas: list[Uint8Array] = []
+
+    if runs:
+        make_ready(estimator)
 
     def computed(run: range, lumas: Sequence[Uint8Array]) -> dict[int, Uint8Array]:
         step = flow_sequence(estimator, first=run.start)
