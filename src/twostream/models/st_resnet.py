@@ -198,9 +198,10 @@ def _grown(backbone: ResNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not isinstance(module, TemporalConv):
             continue
         key = f"{name}.weight"
+        if not module.identity and key not in state:
+            continue  # the strict loader tells
         if not module.identity and module.init != "random":
-            # A name that is missing is left for the strict loader to tell.
-            state = over_time(state, {key} & set(state), TAPS[module.init])
+            state = over_time(state, [key], TAPS[module.init])
         else:
             state = {**state, **{n: own[n] for n in (key, f"{name}.bias") if n in own}}
     return dict(state)
@@ -209,14 +210,16 @@ def _grown(backbone: ResNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 @contextmanager
 def _without_running_statistics(model: nn.Module) -> Iterator[None]:
     """For a second pass over the same batch: no batch norm may count it twice."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [dict(norm._buffers) for norm in norms]
+    # The second pass writes into copies: without running statistics it would keep other tensors than the first.
+    for norm, buffers in zip(norms, kept, strict=True):
+        norm._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update(buffers)
 
 
 _UNITS: dict[tuple[Variant, bool], UnitBuilder] = {
@@ -292,8 +295,8 @@ def st_resnet(
     joined = connected_stages.replace(",", " ").split()
     if unknown := sorted(set(joined) - set(STAGES)):
         raise UsageError(f"connected_stages are drawn from {' '.join(STAGES)!r}, got {' '.join(unknown)!r}")
-    for name, value in (("temporal_pool", temporal_pool or 1), ("temporal_pool_stride", temporal_pool_stride)):
-        if value < 1:
+    for name, value in (("temporal_pool", temporal_pool), ("temporal_pool_stride", temporal_pool_stride)):
+        if value is not None and value < 1:
             raise UsageError(f"{name} is a number of steps, at least 1, got {value}")
     staged = temporal_pool is not None
     steps = (11 if staged else 5) if steps is None else steps
