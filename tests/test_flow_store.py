@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from twostream.files import OutputError
 from twostream.flow import store as room
+from twostream.flow import store_file
 from twostream.flow.estimators import FlowError
+from twostream.flow.quantize import dequantize, quantize
 from twostream.flow.store import (
     FlowSettings,
     FlowStore,
@@ -26,6 +30,7 @@ from twostream.flow.store import (
     StoredFlowWriter,
     stored_settings,
     stored_size,
+    verify_store,
 )
 
 WIDTH, HEIGHT = 22, 16
@@ -46,26 +51,30 @@ def frames(count: int) -> np.ndarray:
     return np.stack([np.stack([x * 11, y * 15, np.full_like(x, 40 * k)], -1) for k in range(count)]).astype(np.uint8)
 
 
-def write(path: Path, count: int = 4, settings: FlowSettings = PLAIN, **provenance: Any) -> Path:
+def write(path: Path, count: int = 4, kept: FlowSettings = PLAIN, **provenance: Any) -> Path:
     """A file of ``count`` fields."""
-    with StoredFlowWriter(path, settings, width=WIDTH, height=HEIGHT) as writer:
+    px = kept.precision == "float16"
+    with StoredFlowWriter(path, kept, width=WIDTH, height=HEIGHT) as writer:
         for k in range(count + 1):
             if k:
-                writer.add_field(fields(count)[k - 1])
-            if settings.frames:
+                writer.add_field(dequantize(fields(count)[k - 1]) if px else fields(count)[k - 1])
+            if kept.frames:
                 writer.add_frame(frames(count + 1)[k])
         writer.finish(fps=12.5, source_width=44, source_height=32, provenance=provenance)
     return path
 
 
-@pytest.mark.parametrize("settings", [PLAIN, KEEPING])
-def test_what_is_read_is_what_was_written(tmp_path: Path, settings: FlowSettings) -> None:
-    with StoredFlow(write(tmp_path / "a.flow", 6, settings, source={"name": "ä"})) as stored:
+@pytest.mark.parametrize("kept", [PLAIN, KEEPING, replace(PLAIN, codec="fast")])
+def test_what_is_read_is_what_was_written(tmp_path: Path, kept: FlowSettings) -> None:
+    path = write(tmp_path / "a.flow", 6, kept, source={"name": "ä"})
+    with StoredFlow(path) as stored:
+        assert stored.bytes == path.stat().st_size
         assert (stored.frame_count, stored.field_count, stored.width, stored.height) == (7, 6, WIDTH, HEIGHT)
         assert (stored.source_width, stored.source_height, stored.fps, stored.bound) == (44, 32, 12.5, 20.0)
         assert stored.provenance == {"source": {"name": "ä"}}
-        assert stored.settings == settings
-        assert stored.has_frames == settings.frames
+        assert stored.settings == kept
+        assert stored.has_frames == kept.frames
+        assert np.array_equal(stored.flow([3, 1]), dequantize(fields(6)[[3, 1]]))
         assert np.array_equal(stored.fields(range(6)), fields(6))
         for wanted in ([5, 0, 3], [2, 2, 2], [4], [1, 2, 3, 2, 5, 0]):
             assert np.array_equal(stored.fields(wanted), fields(6)[wanted])
@@ -86,8 +95,8 @@ def test_kept_frames_come_back_in_their_colours(tmp_path: Path) -> None:
 
 
 def test_a_single_frame_has_no_field(tmp_path: Path) -> None:
-    for settings in (PLAIN, KEEPING):
-        with StoredFlow(write(tmp_path / "a.flow", 0, settings)) as stored:
+    for kept in (PLAIN, KEEPING):
+        with StoredFlow(write(tmp_path / "a.flow", 0, kept)) as stored:
             assert (stored.frame_count, stored.field_count) == (1, 0)
             assert stored.fields([]).shape == (0, 2, HEIGHT, WIDTH)
             with pytest.raises(FlowStoreError, match="field 0 was asked for, but it has no fields"):
@@ -174,20 +183,47 @@ def test_a_file_cut_anywhere_is_noticed(tmp_path: Path) -> None:
             StoredFlow(damaged)
 
 
-def test_a_change_of_any_byte_is_noticed(tmp_path: Path) -> None:
-    whole = bytearray(write(tmp_path / "a.flow", 2, KEEPING).read_bytes())
-    damaged = tmp_path / "b.flow"
-    rng = np.random.default_rng(0)
-    read_all(tmp_path / "a.flow")
-    # All of the footer and the magic, a sample of the rest.
-    inside = rng.choice(np.arange(8, len(whole) - 36), 500, replace=False)
-    for place in [*range(8), *inside.tolist(), *range(len(whole) - 36, len(whole))]:
-        bit = 1 << int(rng.integers(8))
-        whole[place] ^= bit
-        damaged.write_bytes(whole)
-        with pytest.raises(FlowStoreError, match="Delete it and run the same command again"):
-            read_all(damaged)
-        whole[place] ^= bit
+@pytest.fixture(scope="module", params=["fast", "compact", "float16"])
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of three fields and four frames."""
+    changes = {"precision": "float16"} if request.param == "float16" else {"codec": request.param}
+    return write(tmp_path_factory.mktemp("sound") / "a.flow", 3, replace(KEEPING, **changes))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 1 << 62), bit=st.integers(0, 7), cut=st.booleans())
+@example(place=0, bit=0, cut=True)
+@example(place=-1, bit=7, cut=False)
+@example(place=-1, bit=7, cut=True)
+def test_a_change_of_any_bit_and_any_cut_is_noticed(sound: Path, place: int, bit: int, cut: bool) -> None:
+    data = bytearray(sound.read_bytes())
+    place %= len(data)
+    if cut:
+        del data[place:]
+    else:
+        data[place] ^= 1 << bit
+    damaged = sound.with_name("b.flow")
+    damaged.write_bytes(data)
+    with pytest.raises(FlowStoreError, match=r"b\.flow: .*Delete it and run the same command again"):
+        read_all(damaged)
+    with StoredFlow(sound) as whole:
+        read = whole.fields(range(3)), whole.frames(range(4))
+    try:
+        stored = StoredFlow(damaged)
+    except FlowStoreError:
+        return
+    # The header is sound, so one chunk is not; all others are read as ever.
+    with stored:
+        with pytest.raises(FlowStoreError, match="the checksum of chunk"):
+            stored.verify()
+        lost = 0
+        for k in range(7):
+            get, at, before = (stored.fields, k // 2, read[0]) if k % 2 else (stored.frames, k // 2, read[1])
+            try:
+                assert np.array_equal(get([at])[0], before[at])
+            except FlowStoreError:
+                lost += 1
+        assert lost == 1
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"more" * 100])
@@ -281,8 +317,11 @@ def forge(
         (lambda h: h.update(fps=float("nan")), "claims nan frames/s"),
         (lambda h: h.update(fps="fast"), "header cannot be read: ValueError"),
         (lambda h: h.update(format="twostream-flow-9"), "format 'twostream-flow-9', and this version reads"),
-        (lambda h: h["fields"].update(codec="wavelet"), "fields are kept as .*wavelet.* knows zstd"),
-        (lambda h: h["fields"].update(type="float16"), "fields are kept as .*float16"),
+        (
+            lambda h: h["fields"].update(codec="wavelet"),
+            "kept as .*wavelet.* knows uint8 fast, uint8 compact, uint8 zstd",
+        ),
+        (lambda h: h["fields"].update(type="float64"), "fields are kept as .*float64"),
         (lambda h: h["settings"].update(bound=0), "a bound of 0.0 px"),
         (lambda h: h.update(provenance=3), "header cannot be read: TypeError"),
         (lambda h: h.__delitem__("provenance"), "header cannot be read: KeyError"),
@@ -316,21 +355,78 @@ def replacing(chunk: bytes) -> Callable[[list[bytes]], None]:
     return change
 
 
+@pytest.mark.parametrize("codec", ["fast", "compact", "zstd"])
 @pytest.mark.parametrize(
     "chunk",
     [
         b"",
         b"noise",
+        b"\xff" * 40,
+        bytes(36) + b"more",
         zstandard.compress(bytes(99)),
         # A frame that claims 200 GB: nothing of that size may be allocated.
         b"\x28\xb5\x2f\xfd\xe0" + (200 << 30).to_bytes(8, "little") + b"\x01\x00\x00",
         zstandard.compress(bytes(2 * WIDTH * HEIGHT)) + b"more",
     ],
 )
-def test_a_foreign_field_is_not_believed(tmp_path: Path, chunk: bytes) -> None:
-    path = forge(write(tmp_path / "a.flow"), lambda _: None, replacing(chunk))
+def test_a_foreign_field_is_not_believed(tmp_path: Path, codec: str, chunk: bytes) -> None:
+    path = forge(write(tmp_path / "a.flow"), lambda h: h["fields"].update(codec=codec), replacing(chunk))
     with StoredFlow(path) as stored, pytest.raises(FlowStoreError, match="field 0 cannot be decoded"):
         stored.fields([0])
+
+
+def test_the_files_of_before_are_still_read(tmp_path: Path) -> None:
+    def older(header: dict[str, Any]) -> None:
+        header["fields"]["codec"] = "zstd"
+        del header["settings"]["codec"], header["settings"]["precision"]
+
+    def plain(parts: list[bytes]) -> None:
+        parts[:] = [zstandard.compress(field.tobytes()) for field in fields(4)]
+
+    forge(write(tmp_path / "a.flow"), older, plain)
+    with FlowStore(tmp_path, PLAIN).open("a") as stored:
+        assert np.array_equal(stored.fields([3, 0]), fields(4)[[3, 0]])
+
+
+def test_float16_keeps_px_and_is_quantized_on_reading(tmp_path: Path) -> None:
+    flow = np.random.default_rng(0).normal(0, 30, (2, 2, HEIGHT, WIDTH)).astype(np.float32)
+    half = replace(PLAIN, precision="float16")
+    for codec in ("compact", "fast"):
+        with StoredFlowWriter(tmp_path / "a.flow", replace(half, codec=codec), width=WIDTH, height=HEIGHT) as writer:
+            for field in flow:
+                writer.add_field(field)
+            writer.finish(fps=25, source_width=1, source_height=1, provenance={})
+        with StoredFlow(tmp_path / "a.flow") as stored:
+            assert np.array_equal(stored.flow([1, 0, 1]), flow[[1, 0, 1]].astype(np.float16).astype(np.float32))
+            assert np.array_equal(stored.fields([1, 0]), quantize(flow[[1, 0]].astype(np.float16)))
+    assert stored_size(flow[0], None, half) > 1.5 * stored_size(flow[0], None)
+    with (
+        pytest.raises(FlowError, match="float16 keeps flow in px and floating point, got uint8"),
+        start(tmp_path / "b.flow", half) as w,
+    ):
+        w.add_field(fields(1)[0])
+    for value in (np.nan, 1e6):
+        with (
+            pytest.raises(FlowError, match="not finite, or beyond what float16"),
+            start(tmp_path / "b.flow", half) as w,
+        ):
+            w.add_field(np.full_like(flow[0], value))
+
+
+def test_float16_that_is_not_finite_is_not_believed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flow", 4, replace(PLAIN, precision="float16"))
+    forge(path, lambda _: None, replacing(zstandard.compress(b"\xff" * (4 * HEIGHT * WIDTH))))
+    with StoredFlow(path) as stored, pytest.raises(FlowStoreError, match="field 0 has values that are not finite"):
+        stored.fields([0])
+
+
+def test_flow_in_px_is_quantized_on_writing(tmp_path: Path) -> None:
+    flow = np.random.default_rng(0).normal(0, 30, (2, HEIGHT, WIDTH)).astype(np.float32)
+    with start(tmp_path / "a.flow", replace(PLAIN, bound=15)) as writer:
+        writer.add_field(flow)
+        writer.finish(fps=25, source_width=1, source_height=1, provenance={})
+    with StoredFlow(tmp_path / "a.flow") as stored:
+        assert np.array_equal(stored.fields([0])[0], quantize(flow, 15))
 
 
 @pytest.mark.parametrize("chunk", [b"", b"noise"])
@@ -350,8 +446,8 @@ def test_a_frame_of_another_size_is_not_believed(tmp_path: Path) -> None:
 # Writing
 
 
-def start(path: Path, settings: FlowSettings = PLAIN) -> StoredFlowWriter:
-    return StoredFlowWriter(path, settings, width=WIDTH, height=HEIGHT)
+def start(path: Path, kept: FlowSettings = PLAIN) -> StoredFlowWriter:
+    return StoredFlowWriter(path, kept, width=WIDTH, height=HEIGHT)
 
 
 def write_wrongly(path: Path, *steps: str) -> None:
@@ -368,7 +464,7 @@ def write_wrongly(path: Path, *steps: str) -> None:
 def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.flow"
     with (
-        pytest.raises(FlowError, match=r"a field must be \(2, 16, 22\) uint8, got \(2, 16, 20\) uint8"),
+        pytest.raises(FlowError, match=r"be \(2, 16, 22\) uint8, or floating point in px, got \(2, 16, 20\) uint8"),
         start(path) as w,
     ):
         w.add_field(np.zeros((2, HEIGHT, 20), np.uint8))
@@ -403,7 +499,7 @@ def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.M
         def write(self, _data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room, "atomic_write", lambda _path: nullcontext(Full()))
+    monkeypatch.setattr(store_file, "atomic_write", lambda _path: nullcontext(Full()))
     with pytest.raises(OutputError, match=r"a\.flow: cannot be written \(No space left on device\)"):
         write(path)
     assert path.read_bytes() == before
@@ -415,13 +511,13 @@ def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_settings_are_written_down_and_adopted(tmp_path: Path) -> None:
     root = tmp_path / "new" / "store"
-    settings = FlowSettings(estimator="farneback", parameters={"winsize": 9}, short_side=None, fps=10, bound=15)
-    FlowStore(root, settings).prepare()
-    assert stored_settings(root) == settings
-    assert FlowStore(root).settings == settings
-    assert FlowStore(root, settings).settings == settings
+    made = FlowSettings(estimator="farneback", parameters={"winsize": 9}, short_side=None, fps=10, bound=15)
+    FlowStore(root, made).prepare()
+    assert stored_settings(root) == made
+    assert FlowStore(root).settings == made
+    assert FlowStore(root, made).settings == made
     # Defaults are part of what is compared, however they were given.
-    assert FlowStore(root, replace(settings, parameters={"levels": 3, "winsize": 9.0})).settings == settings
+    assert FlowStore(root, replace(made, parameters={"levels": 3, "winsize": 9.0})).settings == made
     FlowStore(root).prepare()
     assert [p.name for p in root.iterdir()] == ["store.json"]
 
@@ -435,6 +531,7 @@ def test_other_settings_are_refused_and_both_sets_named(tmp_path: Path) -> None:
         ({"fps": 5.0}, "fps: None, not 5.0"),
         ({"bound": 10.0}, "bound: 20.0, not 10.0"),
         ({"frames": True}, "frames: False, not True"),
+        ({"precision": "float16"}, "precision: uint8, not float16"),
     ):
         with pytest.raises(FlowStoreError, match="Ask for the settings that it was made with, or name another") as e:
             FlowStore(tmp_path, replace(PLAIN, **{"parameters": {}, **change}))
@@ -448,6 +545,47 @@ def test_other_settings_are_refused_and_both_sets_named(tmp_path: Path) -> None:
 def test_a_store_with_frames_serves_who_needs_none(tmp_path: Path) -> None:
     FlowStore(tmp_path, KEEPING).prepare()
     assert FlowStore(tmp_path, PLAIN).settings == KEEPING
+
+
+def test_a_store_of_float16_serves_who_needs_8_bit(tmp_path: Path) -> None:
+    half = replace(PLAIN, precision="float16")
+    FlowStore(tmp_path, half).prepare()
+    assert FlowStore(tmp_path, PLAIN).settings == half
+    assert "float16" in half.describe()
+
+
+def test_the_codec_is_the_stores_own_and_files_of_another_are_read(tmp_path: Path) -> None:
+    FlowStore(tmp_path, PLAIN).prepare()
+    store = FlowStore(tmp_path, replace(PLAIN, codec="fast"))
+    assert store.settings.codec == "compact"
+    write(store.path_for("a"), kept=replace(PLAIN, codec="fast"))
+    with store.open("a") as stored:
+        assert np.array_equal(stored.fields([2]), fields(4)[[2]])
+
+
+def test_a_store_is_read_from_end_to_end(tmp_path: Path) -> None:
+    store = FlowStore(tmp_path, PLAIN)
+    store.prepare()
+    for name in ("c/a", "c/b.avi", "d", "e"):
+        write(store.path_for(name))
+    damaged = bytearray(store.path_for("d").read_bytes())
+    damaged[30] ^= 1
+    store.path_for("d").write_bytes(damaged)
+    write(store.path_for("e"), kept=replace(PLAIN, bound=9))
+    (tmp_path / ".a.flow.0000.flow").write_text("what a killed writer left is not the store's")
+    told: list[tuple[int, int, str]] = []
+    report = verify_store(tmp_path, lambda *state: told.append(state))
+    assert report.sound == ("c/a", "c/b.avi")
+    assert report.fields == 8
+    assert report.bytes == sum(store.path_for(name).stat().st_size for name in report.sound)
+    assert "the checksum of chunk 0 does not match" in report.damaged["d"]
+    assert "made with other settings" in report.damaged["e"]
+    assert told == [(0, 4, "c/a"), (1, 4, "c/b.avi"), (2, 4, "d"), (3, 4, "e")]
+    assert report.lines()[0].startswith("2 files are sound (8 fields, ")
+    assert len(report.lines()) == 3
+    assert json.loads(json.dumps(report.to_dict()))["sound"] == ["c/a", "c/b.avi"]
+    with pytest.raises(FlowStoreError, match="no flow store there"):
+        verify_store(tmp_path / "c")
 
 
 def test_a_store_made_meanwhile_with_other_settings(tmp_path: Path) -> None:
@@ -488,7 +626,7 @@ def test_a_damaged_store_file_is_named(tmp_path: Path, text: str, message: str) 
 def test_files_of_other_settings_are_refused(tmp_path: Path) -> None:
     store = FlowStore(tmp_path, PLAIN)
     write(store.path_for("good"))
-    write(store.path_for("bad"), settings=replace(PLAIN, bound=15))
+    write(store.path_for("bad"), kept=replace(PLAIN, bound=15))
     assert store.has("good")
     assert not store.has("bad")
     assert not store.has("absent")
@@ -537,7 +675,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("wrong", "message"),
     [
         ({"estimator": "raft"}, "no flow estimator is called 'raft'"),
         ({"parameters": {"speed": 1}}, "dis has no parameter speed"),
@@ -549,19 +687,21 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         ({"bound": 0}, "bound of stored flow must be a number of px above 0, got 0"),
         ({"bound": -20.0}, "got -20.0"),
         ({"frames": 1}, "frames is true or false, got 1"),
+        ({"precision": "float32"}, "the precision of stored flow is uint8 or float16, got 'float32'"),
+        ({"codec": "zstd"}, "the codec of stored flow is compact or fast, got 'zstd'"),
     ],
 )
-def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(FlowError, match=message):
-        FlowSettings(**settings)
+        FlowSettings(**wrong)
 
 
 def test_settings_in_words_and_back() -> None:
-    settings = FlowSettings(estimator="farneback", short_side=None, fps=10, frames=True)
-    assert settings.describe() == (
+    made = FlowSettings(estimator="farneback", short_side=None, fps=10, frames=True)
+    assert made.describe() == (
         "farneback (pyr_scale=0.5, levels=3, winsize=15, iterations=3, poly_n=5, poly_sigma=1.2), "
         "each video's own size, 10 frames/s, bound 20 px, with frames"
     )
-    assert FlowSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert FlowSettings.from_dict(json.loads(json.dumps(made.to_dict()))) == made
     assert FlowSettings().describe().endswith("short side 256, own frame rate, bound 20 px, without frames")
     assert room.SUFFIX == ".flow"
