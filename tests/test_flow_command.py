@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import test_flow_extract as extraction
@@ -93,6 +94,46 @@ def test_verify_finds_what_a_header_does_not_tell(videos: Path, tmp_path: Path, 
     assert found["done"] == ["v1.mp4"]
     assert str(file) in found["replaced"]["v1.mp4"]
     assert file.read_bytes() == whole
+
+
+def test_a_store_is_verified_without_its_videos(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    root = tmp_path / "store"
+    run(small(videos, "--out", root, "--estimator", "dis"), capsys)
+    assert len(run(["--verify", "--out", root], capsys)["sound"]) == 4
+    file = root / "v1.mp4.flow"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:30] + bytes([whole[30] ^ 4]) + whole[31:])
+    found = run(["--verify", "--out", root], capsys, status=1)
+    assert list(found["damaged"]) == ["v1.mp4"]
+    assert cli.main(["flow", "--verify", "--out", str(root)]) == 1
+    assert f"damaged: {file}: " in capsys.readouterr().out
+    for words in (["--out", str(root)], ["--verify"], []):
+        fails(["flow", *words], capsys, "DATA says of which videos", "--verify --out STORE", status=2)
+    fails(["flow", "--preview", "o.mp4"], capsys, "DATA says which video to show", status=2)
+    fails(["flow", "--verify", "--out", str(tmp_path / "none")], capsys, "no flow store there")
+
+
+def test_codec_and_precision(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    video, sizes = videos / "v0.mp4", {}
+    words = small(video, "--estimator", "dis")
+    for codec in ("compact", "fast"):
+        run([*words, "--codec", codec, "--out", tmp_path / codec], capsys)
+        with FlowStore(tmp_path / codec).open("v0.mp4") as stored:
+            sizes[codec] = stored.path.stat().st_size
+            fields = stored.fields(range(8))
+    assert sizes["compact"] < sizes["fast"]
+    # A matter of storage: what is there serves.
+    assert run([*words, "--codec", "fast", "--out", tmp_path / "compact"], capsys)["skipped"] == ["v0.mp4"]
+    run([*words, "--precision", "float16", "--out", tmp_path / "half"], capsys)
+    with FlowStore(tmp_path / "half").open("v0.mp4") as stored:
+        assert stored.settings.precision == "float16"
+        # Half a step of 8 bit is more than what float16 rounds, but for values that lie on an edge.
+        assert np.abs(stored.fields(range(8)).astype(int) - fields).max() <= 1
+    assert run([*words, "--out", tmp_path / "half"], capsys)["skipped"] == ["v0.mp4"]
+    wrong = [*map(str, words), "--precision", "float16", "--out", str(tmp_path / "fast")]
+    fails(["flow", *wrong], capsys, "precision: uint8, not float16")
+    fails(["flow", *wrong, "--codec", "zip"], capsys, "invalid choice: 'zip'", status=2)
+    fails(["flow", *wrong, "--precision", "int4"], capsys, "invalid choice: 'int4'", status=2)
 
 
 def test_preview(videos: Path, tmp_path: Path, capsys: Printed) -> None:

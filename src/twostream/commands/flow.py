@@ -21,7 +21,9 @@ def flow(argv: Sequence[str]) -> int:
     parser = _parser()
     args = parser.read(argv)
     if args.preview is not None:
-        return _preview(args)
+        return _preview(args, parser)
+    if args.data is None:
+        return _verify(args, parser)
     if args.out is None:
         parser.error("--out STORE says where the flow is to be kept, or --preview OUT.mp4 where it is to be shown")
     from twostream import console
@@ -65,7 +67,7 @@ def flow(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("flow", flow.__doc__ or "")
-    parser.add_argument("data", metavar="DATA", help="a data set, a folder of videos, or a video file")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a data set, a folder of videos, or a video file")
     parser.add_argument("--out", metavar="STORE", help="folder of the flow store; several commands may fill it at once")
     parser.add_argument(
         "--preview", metavar="OUT.mp4", help="instead of a store, write frame and flow side by side (one video only)"
@@ -97,6 +99,15 @@ def _parser() -> Parser:
         "--frames", action="store_true", help="keep the frames too, as JPEG, so that training decodes no video"
     )
     flow_options.add_argument(
+        "--codec",
+        choices=("compact", "fast"),
+        default="compact",
+        help="of a new store, lossless either way: fast is larger, and faster to read",
+    )
+    flow_options.add_argument(
+        "--precision", choices=("uint8", "float16"), default="uint8", help="of the fields: the papers' 8 bit, or px"
+    )
+    flow_options.add_argument(
         "--on-error",
         choices=("raise", "truncate"),
         default="raise",
@@ -122,13 +133,34 @@ def _parser() -> Parser:
         help="of a running Ray cluster, or auto; by default RAY_ADDRESS, or else Ray is started here",
     )
     work.add_argument(
-        "--verify", action="store_true", help="read what is there from end to end, and compute damaged files anew"
+        "--verify",
+        action="store_true",
+        help="read what is there from end to end, and compute damaged files anew; without DATA only name them",
     )
     work.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     return parser
 
 
-def _preview(args: argparse.Namespace) -> int:
+def _verify(args: argparse.Namespace, parser: Parser) -> int:
+    """A store without its videos."""
+    if not (args.verify and args.out):
+        parser.error("DATA says of which videos; without it, --verify --out STORE checks a store")
+    from twostream import console
+    from twostream.flow.store import verify_store
+
+    with console.progress_bar("verifying") as progress:
+        report = verify_store(args.out, progress)
+    if args.json:
+        console.show_json(report.to_dict())
+    else:
+        for line in report.lines():
+            console.show(line)
+    return 1 if report.damaged else 0
+
+
+def _preview(args: argparse.Namespace, parser: Parser) -> int:
+    if args.data is None:
+        parser.error("DATA says which video to show")
     for name in ("out", "shard", "ray_address"):
         if getattr(args, name) is not None:
             raise UsageError(f"--preview shows one video and keeps no flow; leave out --{name.replace('_', '-')}")
@@ -185,6 +217,8 @@ def _settings(args: argparse.Namespace) -> "FlowSettings":
         short_side=args.resize or None,
         fps=args.fps,
         frames=args.frames,
+        codec=args.codec,
+        precision=args.precision,
     )
 
 

@@ -14,7 +14,6 @@ from twostream.errors import TwostreamError
 from twostream.flow.estimators import create_estimator, flow_sequence
 from twostream.flow.executors import divided
 from twostream.flow.jobs import Source, size_of
-from twostream.flow.quantize import quantize
 from twostream.flow.store import FlowSettings, stored_size
 from twostream.video import Video, grid_size, probe
 
@@ -98,7 +97,7 @@ def _measure(path: Path, settings: FlowSettings) -> Estimate:
             flow = sequence(luma)
             assert flow is not None
             kept = frame.rgb(size) if settings.frames else None
-            sizes.append(stored_size(quantize(flow, settings.bound), kept))
+            sizes.append(stored_size(flow, kept, settings))
             computing.append(time.perf_counter() - before)
             if sum(computing) > 0.5:
                 break

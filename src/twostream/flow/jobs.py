@@ -1,6 +1,7 @@
 """One video's extraction from file to file. :func:`run_job` knows nothing of who calls it, so any executor can."""
 
 import errno
+import functools
 import hashlib
 import os
 import time
@@ -12,10 +13,12 @@ from typing import Any
 
 import av
 import cv2
+import numpy.typing as npt
 
 from twostream.errors import TwostreamError
 from twostream.files import OutputError, sha256_of
 from twostream.flow.claims import claimed
+from twostream.flow.contract import Flow
 from twostream.flow.quantize import quantize
 from twostream.flow.store import FlowSettings, FlowStoreError, StoredFlow, StoredFlowWriter
 from twostream.flow.streaming import stream_flow
@@ -136,7 +139,7 @@ def _extract_one(job: Job, report: Callable[[str], None]) -> Outcome:
         for field, frame in stream_flow(
             video,
             settings,
-            lambda flow: quantize(flow, settings.bound),
+            functools.partial(_as_kept, settings=settings),
             frames=settings.frames,
             threads=job.threads,
             device=job.device,
@@ -170,6 +173,11 @@ def _extract_one(job: Job, report: Callable[[str], None]) -> Outcome:
     return Outcome(fields=writer.field_count, bytes=writer.bytes, truncated=video.truncated)
 
 
+def _as_kept(flow: Flow, settings: FlowSettings) -> npt.NDArray[Any]:
+    """Done where it was computed, so that threads share this work too."""
+    return flow if settings.precision == "float16" else quantize(flow, settings.bound)
+
+
 def finished(job: Job) -> Outcome | str | None:
     """What the store has of this job's video as it is now.
 
@@ -181,7 +189,7 @@ def finished(job: Job) -> Outcome | str | None:
         return None
     try:
         with StoredFlow(job.target) as stored:
-            if stored.settings != job.settings:
+            if stored.settings.content() != job.settings.content():
                 return f"{job.target}: made with other settings than its store"
             if job.verify:
                 stored.verify()
