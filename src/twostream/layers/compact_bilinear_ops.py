@@ -27,40 +27,37 @@ _CPU_BLOCK, _GPU_BLOCK = 1 << 17, 1 << 25
 
 
 @torch.library.custom_op("twostream::compact_bilinear", mutates_args=())
-def fuse(
-    inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool
-) -> tuple[Tensor, Tensor]:
-    """The fused features, and spectra (n, B, L, d // 2 + 1) of the last n inputs, to spare the derivative n sketches.
+def fuse(inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool) -> list[Tensor]:
+    """The fused features, and the spectra of the last n inputs, to spare the derivative n sketches.
 
     With ``keep`` n is m, but 1 of a pair: both would be more than half of what autograd saves. Without it n is 0, and
     also for a summed pair that takes the way over the outer product. Differentiable in ``inputs``, as often as wanted;
-    the spectra are not.
+    the spectra are not: of vectors one tensor (n, B, 1, d // 2 + 1), of maps n tensors (1, B, L, d // 2 + 1).
     """
     like = inputs[0]
     sketches = _sketches(hashes, signs, inputs)
     inputs = [_locations(x) for x in inputs]
-    B, L, _ = inputs[0].shape
     n = _kept(inputs, d, sum_pool, keep)
     if by_outer_product(inputs, d, sum_pool):
         with without_autocast(like.device):
-            out = _outer_forward(inputs, sketches, d)
-    elif n:
+            return [_shaped(_outer_forward(inputs, sketches, d), like, sum_pool)]
+    if n:
         spectra = _spectra(inputs[-n:], sketches[-n:], d)
-        others = _spectra(inputs[:-n], sketches[:-n], d) if n < len(inputs) else ()
-        out = _convolve([*others, *spectra], d, sum_pool, spare_first=not len(others))
-        return _shaped(out, like, sum_pool), spectra
-    else:
-        out = like.new_empty(B, 1 if sum_pool else L, d)
-        for rows in _blocks(inputs[0], L * d):
-            out[rows] = _convolve(_spectra([x[rows] for x in inputs], sketches, d), d, sum_pool)
-    return _shaped(out, like, sum_pool), like.new_empty(0, B, L, d // 2 + 1, dtype=like.dtype.to_complex())
+        others = _spectra(inputs[:-n], sketches[:-n], d)
+        out = _convolve([*_each(others), *_each(spectra)], d, sum_pool, spare_first=not others)
+        return [_shaped(out, like, sum_pool), *spectra]
+    B, L, _ = inputs[0].shape
+    out = like.new_empty(B, 1 if sum_pool else L, d)
+    for rows in _blocks(inputs[0], L * d):
+        out[rows] = _convolve(_each(_spectra([x[rows] for x in inputs], sketches, d)), d, sum_pool)
+    return [_shaped(out, like, sum_pool)]
 
 
 @torch.library.custom_op("twostream::compact_bilinear_grad", mutates_args=())
 def fuse_grad(
     g: Tensor,
     inputs: Sequence[Tensor],
-    spectra: Tensor,
+    spectra: Sequence[Tensor],
     hashes: Tensor,
     signs: Tensor,
     d: int,
@@ -79,12 +76,12 @@ def fuse_grad(
             _outer_backward(g, inputs, sketches, grads)
         return [_shaped(grad, like) for grad in grads]
     L = inputs[0].shape[1]
-    again = inputs[: len(inputs) - len(spectra)]
+    again = inputs[: len(inputs) - len(_each(spectra))]
     # Correlation is the product with a conjugate spectrum. Conjugating g's instead gives the result back to front:
     # one pass instead of m - 1, and the reversal is free in the index that gathers.
     backwards = [(-sketch.hashes) % d for sketch in sketches]
     for rows in _blocks(inputs[0], L * d):
-        factors = [*(_spectra([x[rows] for x in again], sketches, d) if again else ()), *spectra[:, rows]]
+        factors = _each([*_spectra([x[rows] for x in again], sketches, d), *(part[:, rows] for part in spectra)])
         cotangent = torch.fft.rfft(g[rows]).conj_physical_().expand(-1, L, -1)
         correlations = torch.fft.irfft(_leaving_one_out(factors, cotangent), n=d).flatten(1, 2)
         for correlation, index, sketch, grad in zip(correlations, backwards, sketches, grads, strict=True):
@@ -133,14 +130,23 @@ def _shaped(x: Tensor, like: Tensor, sum_pool: bool = False) -> Tensor:
     return x[:, 0] if sum_pool or like.ndim == 2 else torch.unflatten(x.mT, 2, like.shape[2:])
 
 
-def _spectra(inputs: Sequence[Tensor], sketches: Sequence[_Sketch], d: int) -> Tensor:
-    """(n, B, L, d // 2 + 1): one transform of all n sketches, each call of it costs some 10 us of planning."""
-    out = inputs[0].new_zeros(len(inputs), *inputs[0].shape[:2], d)
-    for x, (h, s), sketch in zip(inputs, sketches, out, strict=False):
-        # An expanded index costs nothing, and scatter_add_ has a deterministic form on every device.
-        sketch.scatter_add_(2, h.expand(x.shape), x.contiguous() * s)
-    spectra: Tensor = torch.fft.rfft(out)
+def _spectra(inputs: Sequence[Tensor], sketches: Sequence[_Sketch], d: int) -> list[Tensor]:
+    # Vectors are transformed together, because every call costs 10 us of planning; maps one by one, because a buffer
+    # for all of them has to be fetched from the system anew each time.
+    together = len(inputs) if inputs and inputs[0].shape[1] == 1 else 1
+    spectra = []
+    for first in range(0, len(inputs), together):
+        part = inputs[first : first + together]
+        out = part[0].new_zeros(len(part), *part[0].shape[:2], d)
+        for x, (h, s), sketch in zip(part, sketches[first:], out, strict=False):
+            # An expanded index costs nothing, and scatter_add_ has a deterministic form on every device.
+            sketch.scatter_add_(2, h.expand(x.shape), x.contiguous() * s)
+        spectra.append(torch.fft.rfft(out))
     return spectra
+
+
+def _each(spectra: Sequence[Tensor]) -> list[Tensor]:
+    return [spectrum for part in spectra for spectrum in part]
 
 
 def _kept(inputs: Sequence[Tensor], d: int, sum_pool: bool, keep: bool) -> int:
@@ -149,7 +155,7 @@ def _kept(inputs: Sequence[Tensor], d: int, sum_pool: bool, keep: bool) -> int:
     return 1 if len(inputs) == 2 else len(inputs)
 
 
-def _convolve(spectra: Tensor | Sequence[Tensor], d: int, sum_pool: bool, *, spare_first: bool = False) -> Tensor:
+def _convolve(spectra: Sequence[Tensor], d: int, sum_pool: bool, *, spare_first: bool = False) -> Tensor:
     product, *others = spectra
     for number, factor in enumerate(others):
         product = product * factor if spare_first and not number else product.mul_(factor)
@@ -205,23 +211,22 @@ def _blocks(x: Tensor, elements: int) -> Iterator[slice]:
 
 
 @fuse.register_fake
-def _(
-    inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool
-) -> tuple[Tensor, Tensor]:
+def _(inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool) -> list[Tensor]:
     del hashes, signs
     like = inputs[0]
     inputs = [_locations(x) for x in inputs]
     B, L, _ = inputs[0].shape
     out = _shaped(like.new_empty(B, 1 if sum_pool else L, d), like, sum_pool)
     n = _kept(inputs, d, sum_pool, keep)
-    return out, like.new_empty(n, B, L, d // 2 + 1, dtype=like.dtype.to_complex())
+    parts = [n] if L == 1 and n else [1] * n
+    return [out, *(like.new_empty(part, B, L, d // 2 + 1, dtype=like.dtype.to_complex()) for part in parts)]
 
 
 @fuse_grad.register_fake
 def _(
     g: Tensor,
     inputs: Sequence[Tensor],
-    spectra: Tensor,
+    spectra: Sequence[Tensor],
     hashes: Tensor,
     signs: Tensor,
     d: int,
@@ -232,23 +237,27 @@ def _(
     return [_shaped(x.new_empty(shape), x) for x, shape in zip(inputs, shapes, strict=True)]
 
 
-def _save_for_derivative(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_for_derivative(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
     xs, hashes, signs, ctx.d, ctx.sum_pool, _ = inputs
-    spectra = output[1]
-    ctx.mark_non_differentiable(spectra)
+    _, *spectra = output
+    ctx.m = len(xs)
+    ctx.mark_non_differentiable(*spectra)
     ctx.set_materialize_grads(False)  # or gradients of zeros would be made for the spectra
-    ctx.save_for_backward(spectra, hashes, signs, *xs)
+    ctx.save_for_backward(hashes, signs, *xs, *spectra)
 
 
-def _derivative(ctx: Any, g: Tensor | None, _: Any) -> tuple[Any, ...]:
-    spectra, hashes, signs, *xs = ctx.saved_tensors
-    grads = [None] * len(xs) if g is None else fuse_grad(g, xs, spectra, hashes, signs, ctx.d, ctx.sum_pool)
+def _derivative(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    hashes, signs, *rest = ctx.saved_tensors
+    xs, spectra = rest[: ctx.m], rest[ctx.m :]
+    g = cotangents[0]
+    grads = [None] * ctx.m if g is None else fuse_grad(g, xs, spectra, hashes, signs, ctx.d, ctx.sum_pool)
     return grads, None, None, None, None, None
 
 
-def _save_for_second_derivative(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _save_for_second_derivative(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
     del output
-    g, xs, _, hashes, signs, ctx.d, ctx.sum_pool = inputs
+    g, xs, spectra, hashes, signs, ctx.d, ctx.sum_pool = inputs
+    ctx.parts = len(spectra)
     ctx.save_for_backward(g, hashes, signs, *xs)
 
 
@@ -259,11 +268,10 @@ def _second_derivative(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...
     for_xs = [torch.zeros_like(x) for x in xs]
     for i, cotangent in enumerate(cotangents):
         replaced = [*xs[:i], cotangent, *xs[i + 1 :]]
-        out, nothing = fuse(replaced, hashes, signs, ctx.d, ctx.sum_pool, False)
-        grads = fuse_grad(g, replaced, nothing, hashes, signs, ctx.d, ctx.sum_pool)
-        for_g = for_g + out
+        grads = fuse_grad(g, replaced, [], hashes, signs, ctx.d, ctx.sum_pool)
+        for_g = for_g + fuse(replaced, hashes, signs, ctx.d, ctx.sum_pool, False)[0]
         for_xs = [total if k == i else total + grads[k] for k, total in enumerate(for_xs)]
-    return for_g, for_xs, None, None, None, None, None
+    return for_g, for_xs, [None] * ctx.parts, None, None, None, None
 
 
 fuse.register_autograd(_derivative, setup_context=_save_for_derivative)
@@ -275,11 +283,11 @@ class _Eager(torch.autograd.Function):
     def forward(ctx: Any, hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool, *xs: Tensor) -> Any:
         output = fuse(xs, hashes, signs, d, sum_pool, keep)
         _save_for_derivative(ctx, (xs, hashes, signs, d, sum_pool, keep), output)
-        return output
+        return tuple(output)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        grads, *nothing = _derivative(ctx, *cotangents)
+        grads, *nothing = _derivative(ctx, cotangents)
         return (*nothing, *grads)
 
 
@@ -309,7 +317,7 @@ def compact_bilinear(
     elif not torch.compiler.is_compiling():
         out: Tensor = _Eager.apply(hashes, signs, d, sum_pool, keep, *inputs)[0]  # type: ignore[no-untyped-call]
         return out
-    fused: tuple[Tensor, Tensor] = fuse(inputs, hashes, signs, d, sum_pool, keep)
+    fused: list[Tensor] = fuse(inputs, hashes, signs, d, sum_pool, keep)
     return fused[0]
 
 
