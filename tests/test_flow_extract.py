@@ -33,7 +33,7 @@ from twostream.flow.quantize import dequantize, quantize
 from twostream.flow.store import FlowSettings, FlowStore, StoredFlow, StoredFlowWriter
 from twostream.video import Video, write_video
 
-SETTINGS = FlowSettings(short_side=24, parameters={"preset": "ultrafast"})
+SETTINGS = FlowSettings(estimator="dis", short_side=24, parameters={"preset": "ultrafast"})
 PYTHON = [sys.executable, "-W", "error"]
 
 
@@ -378,7 +378,7 @@ from twostream.flow.store import FlowSettings, FlowStore
 if __name__ == "__main__":
     videos, root, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     sources = [Source(p.relative_to(videos).as_posix(), p) for p in sorted(videos.rglob("*.mp4"))]
-    settings = FlowSettings(short_side=24, parameters={"preset": "ultrafast"})
+    settings = FlowSettings(estimator="dis", short_side=24, parameters={"preset": "ultrafast"})
     try:
         summary = extract(sources, FlowStore(root, settings), workers=workers)
     except KeyboardInterrupt as stopped:
@@ -485,7 +485,7 @@ room.run_job = run_job
 if __name__ == "__main__":
     videos, root = Path(sys.argv[1]), Path(sys.argv[2])
     sources = [Source(p.relative_to(videos).as_posix(), p) for p in sorted(videos.rglob("*.mp4"))]
-    settings = FlowSettings(short_side=24, parameters={{"preset": "ultrafast"}})
+    settings = FlowSettings(estimator="dis", short_side=24, parameters={{"preset": "ultrafast"}})
     summary = extract(sources, FlowStore(root, settings), workers=1)
     print(len(summary.done), *summary.failed.values(), sep="\\n")
 """

@@ -32,7 +32,7 @@ from twostream.flow.store import FlowSettings, FlowStore
 
 # Relative paths, to be understood in another folder.
 sources = [Source(p.relative_to("videos").as_posix(), p) for p in sorted(Path("videos").rglob("*.mp4"))]
-settings = FlowSettings(short_side=24, parameters={"preset": "ultrafast"})
+settings = FlowSettings(estimator="dis", short_side=24, parameters={"preset": "ultrafast"})
 told = lambda done, total, what: print(done, total, what)
 summary = extract(sources, FlowStore("store", settings), workers=2, executor="ray", progress=told)
 print(*summary.lines(), sep="\\n")

@@ -34,7 +34,7 @@ from twostream.flow.store import (
 )
 
 WIDTH, HEIGHT = 22, 16
-PLAIN = FlowSettings(short_side=16)
+PLAIN = FlowSettings(estimator="dis", short_side=16)
 KEEPING = replace(PLAIN, frames=True)
 
 
@@ -678,7 +678,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"estimator": "raft"}, "no flow estimator is called 'raft'"),
-        ({"parameters": {"speed": 1}}, "dis has no parameter speed"),
+        ({"parameters": {"speed": 1}}, "tvl1 has no parameter speed"),
         ({"short_side": 15}, "a whole number of px, 16 or more .* got 15"),
         ({"short_side": 64.5}, "a whole number of px"),
         ({"fps": 0}, "common frame rate must lie above 0"),

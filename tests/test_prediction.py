@@ -321,7 +321,7 @@ def test_what_training_said_is_kept(tmp_path: Path) -> None:
     model = create_model("two_stream_resnet18", num_classes=2, width=8, size=32, fps=12.5)
     save_model(tmp_path / "bare", model, classes=CLASSES)
     bare = Predictor.load(tmp_path / "bare", device="cpu")
-    assert (bare.flow.estimator, bare.flow.short_side, bare.flow.fps) == ("dis", model.spec.resize, 12.5)
+    assert (bare.flow.estimator, bare.flow.short_side, bare.flow.fps) == ("tvl1", model.spec.resize, 12.5)
     assert (bare.short_clips, bare.stream_weights, bare.flips) == ("refuse", None, True)
     provenance = {
         "flow": {"estimator": "farneback", "parameters": {}, "short_side": 40, "fps": 12.5, "bound": 15},

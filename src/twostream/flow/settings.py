@@ -10,6 +10,8 @@ from twostream.flow.estimators import create_estimator
 
 CODECS = ("compact", "fast")
 PRECISIONS = ("uint8", "float16")
+# In place of an estimator, of flow that others computed: nobody knows how.
+IMPORTED = "imported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class FlowSettings:
     """What the flow of a store is computed with; all its files share them.
 
     Attributes:
-        estimator: a key of :data:`twostream.flow.estimators.ESTIMATORS`.
+        estimator: a key of :data:`twostream.flow.estimators.ESTIMATORS`, or ``"imported"``.
         parameters: of the estimator; those left out are filled in with their defaults.
         short_side: of the grid that flow is computed and kept on, in px; None keeps each video's own size.
         fps: common frame rate that frames are chosen by before flow is computed; None keeps each video's own.
@@ -33,7 +35,7 @@ class FlowSettings:
         FlowError: an unknown estimator or parameter, or a number out of range.
     """
 
-    estimator: str = "dis"
+    estimator: str = "tvl1"
     parameters: dict[str, Any] = field(default_factory=dict)
     short_side: int | None = 256
     fps: float | None = None
@@ -43,8 +45,11 @@ class FlowSettings:
     codec: str = "compact"
 
     def __post_init__(self) -> None:
-        effective = create_estimator(self.estimator, **self.parameters).parameters
-        object.__setattr__(self, "parameters", effective)
+        if self.estimator == IMPORTED and self.parameters:
+            raise FlowError(f"flow that was imported has no parameters, got {', '.join(self.parameters)}")
+        if self.estimator != IMPORTED:
+            effective = create_estimator(self.estimator, **self.parameters).parameters
+            object.__setattr__(self, "parameters", effective)
         if self.short_side is not None and not (_is_whole(self.short_side) and self.short_side >= MINIMUM_SIDE):
             raise FlowError(
                 f"the short side of the grid must be a whole number of px, {MINIMUM_SIDE} or more (or none, which "
@@ -82,7 +87,8 @@ class FlowSettings:
         rate = "own frame rate" if self.fps is None else f"{self.fps:g} frames/s"
         kept = "with frames" if self.frames else "without frames"
         kind = "float16, " if self.precision == "float16" else ""
-        return f"{self.estimator} ({numbers}), {side}, {rate}, bound {self.bound:g} px, {kind}{kept}"
+        how = f"{self.estimator} ({numbers})" if numbers else self.estimator
+        return f"{how}, {side}, {rate}, bound {self.bound:g} px, {kind}{kept}"
 
     def content(self) -> dict[str, Any]:
         """All that decides what is read: without the codec."""
@@ -114,4 +120,4 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-__all__ = ["CODECS", "PRECISIONS", "FlowSettings"]
+__all__ = ["CODECS", "IMPORTED", "PRECISIONS", "FlowSettings"]
