@@ -687,6 +687,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         ({"bound": 0}, "bound of stored flow must be a number of px above 0, got 0"),
         ({"bound": -20.0}, "got -20.0"),
         ({"frames": 1}, "frames is true or false, got 1"),
+        ({"estimator": "imported", "parameters": {"tau": 1}}, "flow that was imported has no parameters, got tau"),
         ({"precision": "float32"}, "the precision of stored flow is uint8 or float16, got 'float32'"),
         ({"codec": "zstd"}, "the codec of stored flow is compact or fast, got 'zstd'"),
     ],
