@@ -53,7 +53,7 @@ def test_the_commands_of_the_readme_run(user_folder: Path, capsys: pytest.Captur
         status = main(words)
         printed = capsys.readouterr()
         assert status == 0, f"{line}: {printed.err}"
-    for file in ("runs/first/report.html", "labelled.mp4", "comparison.html", "flow/store.json"):
+    for file in ("runs/first/report.html", "labelled.mp4", "comparison.html", "flow/store.json", "seen.mp4"):
         assert (user_folder / file).is_file(), file
 
 
@@ -70,6 +70,7 @@ def test_every_command_of_the_readme_and_the_guide_exists() -> None:
         "fuse",
         "reproduce",
         "report",
+        "convert",
         "models",
     }
 
@@ -81,6 +82,10 @@ def test_the_python_lines_of_the_readme_are_true() -> None:
     names = set(list_models())
     for first in re.findall(r"^\| `(\w+18)` \.\.\. `152`", README, flags=re.MULTILINE):
         assert {first, first.replace("18", "152")} <= names
+    families = re.findall(r"`(\w+_)\*`", README)
+    assert len(families) == 4
+    for family in families:
+        assert {f"{family}{backbone}" for backbone in ("resnet18", "resnet152", "bn_inception", "vgg16")} <= names
 
 
 @pytest.mark.parametrize(
