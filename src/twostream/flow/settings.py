@@ -26,9 +26,9 @@ class FlowSettings:
         bound: largest motion that can be kept, in px on the grid.
         frames: whether the frames are kept beside the fields, as JPEG on the grid, so that training decodes no video.
         precision: ``"uint8"``, by the rule of :mod:`twostream.flow.quantize`, or ``"float16"``, in px and unclipped,
-            about eight times as large; whoever needs 8 bit gets them from those by the same rule.
-        codec: of the fields, lossless either way: ``"compact"``, or ``"fast"``, a third larger and read in two thirds
-            of the time. It is a matter of storage, not of content: a store's own codec is used whichever is asked
+            more than ten times as large; whoever needs 8 bit gets them from those by the same rule.
+        codec: of the fields, lossless either way: ``"compact"``, or ``"fast"``, half again as large and read in two
+            thirds of the time. It is a matter of storage, not of content: a store's own codec is used whichever is asked
             for, and files of another codec in it are read like its own.
 
     Raises:
