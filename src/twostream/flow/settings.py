@@ -28,8 +28,8 @@ class FlowSettings:
         precision: ``"uint8"``, by the rule of :mod:`twostream.flow.quantize`, or ``"float16"``, in px and unclipped,
             more than ten times as large; whoever needs 8 bit gets them from those by the same rule.
         codec: of the fields, lossless either way: ``"compact"``, or ``"fast"``, half again as large and read in two
-            thirds of the time. It is a matter of storage, not of content: a store's own codec is used whichever is asked
-            for, and files of another codec in it are read like its own.
+            thirds of the time. It is a matter of storage, not of content: a store's own codec is used whichever is
+            asked for, and files of another codec in it are read like its own.
 
     Raises:
         FlowError: an unknown estimator or parameter, or a number out of range.
