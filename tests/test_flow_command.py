@@ -1,6 +1,7 @@
 """`twostream flow`, option by option."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import test_flow_extract as extraction
 from test_cli import fails
 from twostream import cli
 from twostream.data import preparation
+from twostream.flow.extract import extract
 from twostream.flow.forecast import Estimate
 from twostream.flow.jobs import Source
 from twostream.flow.store import FlowSettings, FlowStore
@@ -107,8 +109,9 @@ def test_a_store_is_verified_without_its_videos(videos: Path, tmp_path: Path, ca
     assert list(found["damaged"]) == ["v1.mp4"]
     assert cli.main(["flow", "--verify", "--out", str(root)]) == 1
     assert f"damaged: {file}: " in capsys.readouterr().out
-    for words in (["--out", str(root)], ["--verify"], []):
-        fails(["flow", *words], capsys, "DATA says of which videos", "--verify --out STORE", status=2)
+    for words in (["--out", str(root)], []):
+        fails(["flow", *words], capsys, "DATA says of which videos", "--verify, --import-from", status=2)
+    fails(["flow", "--verify"], capsys, "--out STORE says where", status=2)
     fails(["flow", "--preview", "o.mp4"], capsys, "DATA says which video to show", status=2)
     fails(["flow", "--verify", "--out", str(tmp_path / "none")], capsys, "no flow store there")
 
@@ -134,6 +137,109 @@ def test_codec_and_precision(videos: Path, tmp_path: Path, capsys: Printed) -> N
     fails(["flow", *wrong], capsys, "precision: uint8, not float16")
     fails(["flow", *wrong, "--codec", "zip"], capsys, "invalid choice: 'zip'", status=2)
     fails(["flow", *wrong, "--precision", "int4"], capsys, "invalid choice: 'int4'", status=2)
+
+
+@pytest.mark.parametrize("layout", ["tsn", "denseflow", "mmaction2", "feichtenhofer"])
+def test_images_of_other_tools_go_out_and_come_in(videos: Path, tmp_path: Path, capsys: Printed, layout: str) -> None:
+    store, images, back = tmp_path / "store", tmp_path / "images", tmp_path / "back"
+    words = small(videos, "--out", store, "--estimator", "dis")
+    written = run([*words, "--export-to", images, "--layout", layout], capsys)
+    assert written["done"] == [f"v{k}.mp4" for k in range(4)]
+    assert written["exported"]["done"] == written["done"]
+    assert written["exported"]["fields"] == 8 + 4 + 2 + 1
+    assert (
+        images
+        / {"feichtenhofer": "u/v0/frame000008.jpg", "denseflow": "v0/flow_x_00007.jpg"}.get(
+            layout, f"v0/{'flow_x' if layout == 'tsn' else 'x'}_00008.jpg"
+        )
+    ).is_file()
+    assert len(run(["--out", store, "--export-to", images, "--layout", layout], capsys)["skipped"]) == 4
+    taken = run([videos, "--out", back, "--import-from", images], capsys)
+    assert (taken["done"], taken["failed"], taken["missing"]) == (written["done"], {}, [])
+    assert len(run([videos, "--out", back, "--import-from", images], capsys)["skipped"]) == 4
+    with FlowStore(store).open("v0.mp4") as ours, FlowStore(back).open("v0.mp4") as theirs:
+        assert theirs.fps == 10
+        assert np.abs(ours.fields(range(8)).astype(int) - theirs.fields(range(8))).mean() < 2
+    assert cli.main(["flow", "--out", str(store), "--export-to", str(images), "--layout", layout]) == 0
+    assert "4 were there already, 0 failed" in capsys.readouterr().out
+
+
+def test_imported_flow_is_that_of_the_videos(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    images, root = tmp_path / "images", tmp_path / "imported"
+    run(
+        [*small(videos, "--out", tmp_path / "store", "--estimator", "dis"), "--export-to", images, "--layout", "tsn"],
+        capsys,
+    )
+    # One of which there are too few, one that has as many as frames, one that is absent.
+    for kind in "xy":
+        (images / "v0" / f"flow_{kind}_00008.jpg").unlink()
+        last = images / "v1" / f"flow_{kind}_00004.jpg"
+        shutil.copy(last, images / "v1" / f"flow_{kind}_00005.jpg")
+    shutil.rmtree(images / "v2")
+    words: list[object] = [videos, "--out", root, "--import-from", images]
+    found = run(words, capsys, status=1)
+    assert found["done"] == ["v3.mp4"]
+    assert "7 fields to 9 frames (counted by the video's frames)" in found["failed"]["v0.mp4"]
+    assert "5 fields to 5 frames" in found["failed"]["v1.mp4"]
+    assert found["failed"]["v2.mp4"] == f"0 folders below {images} are called v2, where one is needed"
+    assert cli.main(["flow", *map(str, words), "--drop-last"]) == 1
+    assert "1 videos done (4 fields), 1 were there already, 2 failed" in capsys.readouterr().out
+
+    # What is there is used; what is not cannot be computed.
+    store = FlowStore(root)
+    sources = [Source(f"v{k}.mp4", videos / f"v{k}.mp4") for k in range(4)]
+    said: list[str] = []
+    preparation.announce(sources, store, workers=1, say=said.append)
+    assert said == [f"flow: 2 of 4 videos are not in {root}, whose flow is imported"]
+    summary = extract(sources, store, workers=1)
+    assert summary.skipped == ("v1.mp4", "v3.mp4")
+    assert list(summary.failed) == ["v0.mp4", "v2.mp4"]
+    assert "v0.mp4.flow: is not there, or of another version of" in summary.failed["v0.mp4"]
+    assert "imported and cannot be computed" in summary.failed["v0.mp4"]
+    other = tmp_path / "v3.mp4"
+    extraction.make(other, 7)
+    assert list(extract([Source("v3.mp4", other)], store, workers=1).failed) == ["v3.mp4"]
+    file = store.path_for("v3.mp4")
+    file.write_bytes(file.read_bytes()[:-3])
+    assert "damaged or foreign" in extract(sources[3:], store, workers=1).failed["v3.mp4"]
+
+
+def test_images_without_their_videos(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    images, root = tmp_path / "images", tmp_path / "imported"
+    run(
+        [*small(videos, "--out", tmp_path / "store", "--estimator", "dis"), "--export-to", images, "--layout", "tsn"],
+        capsys,
+    )
+    out = ["--out", root, "--import-from", images]
+    assert len(run([*out, "--fps", 25, "--bound", 15, "--codec", "fast"], capsys)["done"]) == 4
+    settings = FlowStore(root).settings
+    assert (settings.bound, settings.codec, settings.estimator) == (15, "fast", "imported")
+    # Nothing but the name tells whose it is.
+    assert extract([Source("v0", videos / "v0.mp4")], FlowStore(root), workers=1).skipped == ("v0",)
+    words = ["flow", *map(str, out)]
+    fails(words, capsys, "name their videos by DATA, or it by --fps", status=2)
+    fails([*words, "--fps", "25", "--precision", "float16"], capsys, "flow images have 8 bit", status=2)
+    fails([*words, "--fps", "25", "--bound", "-1"], capsys, "the bound of stored flow must be")
+    fails([*words, "--fps", "25", "--layout", "tsn"], capsys, "finds out by itself", status=2)
+    fails([*words, "--export-to", "x", "--layout", "tsn"], capsys, "either --import-from or --export-to", status=2)
+    fails([*words[:3], "--export-to", "x"], capsys, "--export-to FOLDER and --layout NAME go together", status=2)
+    fails([*words[:3], "--verify", "--drop-last"], capsys, "--drop-last goes with --import-from", status=2)
+    fails([*words[:4], str(videos), "--fps", "25", "--bound", "15"], capsys, "no flow images in it")
+    video = ["flow", str(videos / "v0.mp4"), "--preview", "o.mp4"]
+    fails([*video, "--import-from", "x"], capsys, "leave out --import-from", status=2)
+    fails([*video, "--export-to", "x", "--layout", "tsn"], capsys, "leave out --export-to", status=2)
+
+
+def test_videos_that_failed_are_not_exported(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    (folder / "bad.mp4").write_bytes(b"no video")
+    words = [*small(folder, "--out", tmp_path / "store", "--estimator", "dis"), "--export-to", tmp_path / "images"]
+    assert cli.main(["flow", *map(str, words), "--layout", "tsn"]) == 1
+    printed = capsys.readouterr().out
+    assert "flow: 4 videos done" in printed
+    assert "failed: " + str(folder / "bad.mp4") in printed
+    assert "4 videos done (15 fields), 0 were there already, 0 failed" in printed
 
 
 def test_preview(videos: Path, tmp_path: Path, capsys: Printed) -> None:

@@ -316,7 +316,7 @@ def test_whatever_goes_wrong_is_told_of_that_video(
         raise raised
 
     path = make(tmp_path / "v.mp4", 2)
-    monkeypatch.setattr(jobs, "_fingerprint", fail)
+    monkeypatch.setattr(jobs, "fingerprint", fail)
     job = job_of(path, tmp_path)
     assert message in str(run_job(job, lambda _: None).reason)
 
@@ -329,7 +329,7 @@ def test_a_video_that_yields_nothing_or_goes_away_while_it_is_read(
     with monkeypatch.context() as patch:
         patch.setattr(Video, "stream", lambda _self, **_: iter(()))
         assert run_job(job, lambda _: None).reason == f"{path}: not one frame of it can be read"
-    for function in ("_fingerprint", "_whole_hash"):
+    for function in ("fingerprint", "_whole_hash"):
         real = getattr(jobs, function)
         with monkeypatch.context() as patch:
             patch.setattr(jobs, function, lambda _path, real=real: real(tmp_path / "gone"))

@@ -3,13 +3,15 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twostream.commands.parser import Parser, add_data_options, at_least, cores
 from twostream.errors import UsageError
 
 if TYPE_CHECKING:
-    from twostream.flow.store import FlowSettings
+    from twostream.flow.extract import ExtractionSummary
+    from twostream.flow.layouts import TransferSummary
+    from twostream.flow.store import FlowSettings, StoreReport
 
 _DEFAULT_ESTIMATOR = "tvl1"
 # Processes that decode and store what one GPU computes.
@@ -20,12 +22,17 @@ def flow(argv: Sequence[str]) -> int:
     """Compute the optical flow of videos into a store; the same command goes on where it was stopped."""
     parser = _parser()
     args = parser.read(argv)
+    _check_layout_options(args, parser)
     if args.preview is not None:
         return _preview(args, parser)
-    if args.data is None:
-        return _verify(args, parser)
+    if args.data is None and args.verify + (args.import_from is not None) + (args.export_to is not None) != 1:
+        parser.error("DATA says of which videos; a store without them is taken by --verify, --import-from, --export-to")
     if args.out is None:
         parser.error("--out STORE says where the flow is to be kept, or --preview OUT.mp4 where it is to be shown")
+    if args.import_from is not None:
+        return _import(args, parser)
+    if args.data is None:
+        return _verify(args) if args.verify else _tell(args, _exported(args, None))
     from twostream import console
     from twostream.data.preparation import announce, sources_in
     from twostream.flow.extract import extract, share
@@ -57,11 +64,35 @@ def flow(argv: Sequence[str]) -> int:
             device=args.device,
             progress=progress,
         )
+    exported = None
+    if args.export_to is not None:
+        # What failed is told once, and there is nothing of it to export.
+        exported = _exported(args, [source.name for source in sources if source.name not in summary.failed])
     if args.json:
-        console.show_json({**summary.to_dict(), "missing": list(missing)})
+        document = {**summary.to_dict(), "missing": list(missing)}
+        console.show_json(document | ({} if exported is None else {"exported": exported.to_dict()}))
     else:
-        for line in summary.lines():
-            console.show(line)
+        _show(summary)
+        if exported is not None:
+            _show(exported)
+    return 1 if summary.failed or (exported is not None and exported.failed) else 0
+
+
+def _show(summary: "ExtractionSummary | StoreReport | TransferSummary") -> None:
+    from twostream import console
+
+    for line in summary.lines():
+        console.show(line)
+
+
+def _tell(args: argparse.Namespace, summary: "TransferSummary", **more: Any) -> int:
+    """What was transferred; returns the exit status."""
+    from twostream import console
+
+    if args.json:
+        console.show_json({**summary.to_dict(), **more})
+    else:
+        _show(summary)
     return 1 if summary.failed else 0
 
 
@@ -99,6 +130,12 @@ def _parser() -> Parser:
         "--frames", action="store_true", help="keep the frames too, as JPEG, so that training decodes no video"
     )
     flow_options.add_argument(
+        "--bound",
+        type=float,
+        default=20.0,
+        help="largest motion that 8 bit keep, or that imported images stand for, px",
+    )
+    flow_options.add_argument(
         "--codec",
         choices=("compact", "fast"),
         default="compact",
@@ -113,6 +150,19 @@ def _parser() -> Parser:
         default="raise",
         help="what a damaged video yields: nothing, or the frames before the damage",
     )
+    layouts = parser.add_argument_group("flow images in the folder layouts of other tools")
+    layouts.add_argument(
+        "--import-from",
+        metavar="FOLDER",
+        help="compute nothing, take the images; with DATA, named by and checked with it",
+    )
+    layouts.add_argument(
+        "--drop-last", action="store_true", help="of as many fields as frames, leave the last away when importing"
+    )
+    layouts.add_argument(
+        "--export-to", metavar="FOLDER", help="write the videos of DATA as images; without DATA, all of STORE"
+    )
+    layouts.add_argument("--layout", choices=("tsn", "denseflow", "mmaction2", "feichtenhofer"), help="of --export-to")
     work = parser.add_argument_group("the work")
     work.add_argument("--workers", type=at_least(1), default=None, help="cores to use; by default all there are")
     work.add_argument(
@@ -141,10 +191,60 @@ def _parser() -> Parser:
     return parser
 
 
-def _verify(args: argparse.Namespace, parser: Parser) -> int:
+def _check_layout_options(args: argparse.Namespace, parser: Parser) -> None:
+    if args.import_from is not None and args.export_to is not None:
+        parser.error("either --import-from or --export-to")
+    if (args.layout is not None) != (args.export_to is not None):
+        parser.error(
+            "--export-to FOLDER and --layout NAME go together; which layout --import-from meets it finds out by itself"
+        )
+    if args.drop_last and args.import_from is None:
+        parser.error("--drop-last goes with --import-from")
+
+
+def _import(args: argparse.Namespace, parser: Parser) -> int:
+    """Flow images of others into a store; with DATA, named after its videos and checked against them."""
+    from twostream import console
+    from twostream.data.flow_import import import_flow
+    from twostream.data.preparation import sources_in
+    from twostream.flow.layouts import import_dataset, imported_settings
+    from twostream.flow.store import FlowStore
+
+    if args.precision != "uint8":
+        parser.error(f"flow images have 8 bit, which --precision {args.precision} would not make more")
+    if args.data is None and args.fps is None:
+        parser.error("the images do not tell their frame rate: name their videos by DATA, or it by --fps")
+    settings = imported_settings(bound=args.bound, frames=args.frames, codec=args.codec)
+    store = FlowStore(Path(args.out), settings)
+    missing: tuple[str, ...] = ()
+    with console.progress_bar("import") as progress:
+        if args.data is None:
+            summary = import_dataset(args.import_from, store, fps=args.fps, drop_last=args.drop_last, progress=progress)
+        else:
+            sources, missing = sources_in(
+                args.data, split=args.split, videos=args.videos, allow_missing=args.allow_missing
+            )
+            summary = import_flow(
+                args.import_from, sources, store, fps=args.fps, drop_last=args.drop_last, progress=progress
+            )
+    return _tell(args, summary, missing=list(missing))
+
+
+def _exported(args: argparse.Namespace, videos: Sequence[str] | None) -> "TransferSummary":
+    """Videos of a store, all by default, written as flow images."""
+    from twostream import console
+    from twostream.flow.layouts import export_dataset
+    from twostream.flow.store import FlowStore
+
+    store = FlowStore(args.out)
+    with console.progress_bar("export") as progress:
+        return export_dataset(
+            store, args.export_to, args.layout, store.names() if videos is None else videos, progress=progress
+        )
+
+
+def _verify(args: argparse.Namespace) -> int:
     """A store without its videos."""
-    if not (args.verify and args.out):
-        parser.error("DATA says of which videos; without it, --verify --out STORE checks a store")
     from twostream import console
     from twostream.flow.store import verify_store
 
@@ -153,15 +253,14 @@ def _verify(args: argparse.Namespace, parser: Parser) -> int:
     if args.json:
         console.show_json(report.to_dict())
     else:
-        for line in report.lines():
-            console.show(line)
+        _show(report)
     return 1 if report.damaged else 0
 
 
 def _preview(args: argparse.Namespace, parser: Parser) -> int:
     if args.data is None:
         parser.error("DATA says which video to show")
-    for name in ("out", "shard", "ray_address"):
+    for name in ("out", "shard", "ray_address", "import_from", "export_to"):
         if getattr(args, name) is not None:
             raise UsageError(f"--preview shows one video and keeps no flow; leave out --{name.replace('_', '-')}")
     if args.device != "cpu":
@@ -217,6 +316,7 @@ def _settings(args: argparse.Namespace) -> "FlowSettings":
         short_side=args.resize or None,
         fps=args.fps,
         frames=args.frames,
+        bound=args.bound,
         codec=args.codec,
         precision=args.precision,
     )

@@ -13,6 +13,7 @@ from twostream.data.video_files import is_video_name, list_videos
 from twostream.flow.extract import extract
 from twostream.flow.forecast import estimate
 from twostream.flow.jobs import Source
+from twostream.flow.settings import IMPORTED
 from twostream.flow.store import FlowStore, stored_settings
 from twostream.units import bytes_text, seconds_text
 
@@ -79,6 +80,9 @@ def announce(sources: Sequence[Source], store: FlowStore, *, workers: int | None
         say(f"flow: all {len(sources)} videos are in {store.root}")
         return
     settings = store.settings
+    if settings.estimator == IMPORTED:
+        say(f"flow: {len(waiting)} of {len(sources)} videos are not in {store.root}, whose flow is imported")
+        return
     guess = estimate(waiting, settings, workers=workers or 1)
     cores = "of one core's work" if workers is None else f"with {workers} processes"
     say(

@@ -20,6 +20,7 @@ from twostream.flow.contract import FlowError
 from twostream.flow.estimators import create_estimator
 from twostream.flow.executors import Executor, in_turn, in_workers
 from twostream.flow.jobs import Job, Outcome, Source, finished, size_of
+from twostream.flow.settings import IMPORTED
 from twostream.flow.store import FlowStore, stored_settings
 from twostream.units import bytes_text, seconds_text
 from twostream.video import OnError
@@ -126,8 +127,10 @@ def extract(
     chosen = _executor(executor, workers, ray_address)
     if executor == "ray" and device != "cpu":
         raise UsageError(f"on a Ray cluster flow is computed by the CPUs; leave out the device {device}, or Ray")
-    # Refused before the first video, not by each of them.
-    create_estimator(store.settings.estimator, device=device, **store.settings.parameters)
+    imported = store.settings.estimator == IMPORTED
+    if not imported:
+        # Refused before the first video, not by each of them.
+        create_estimator(store.settings.estimator, device=device, **store.settings.parameters)
     began = time.perf_counter()
     named: dict[str, Source] = {}
     for source in sources:
@@ -153,6 +156,9 @@ def extract(
         found = finished(job)
         if isinstance(found, Outcome):
             so_far.take(job, Outcome(elsewhere=True, truncated=found.truncated), now=False)
+        elif imported:
+            why = found or f"{job.target}: is not there, or of another version of {source.path}"
+            so_far.take(job, Outcome(reason=f"{why}; flow of this store is imported and cannot be computed"))
         else:
             waiting.append(job)
             if found is not None:

@@ -20,7 +20,8 @@ from twostream.files import OutputError, sha256_of
 from twostream.flow.claims import claimed
 from twostream.flow.contract import Flow
 from twostream.flow.quantize import quantize
-from twostream.flow.store import FlowSettings, FlowStoreError, StoredFlow, StoredFlowWriter
+from twostream.flow.settings import IMPORTED, FlowSettings
+from twostream.flow.store import FlowStoreError, StoredFlow, StoredFlowWriter
 from twostream.flow.streaming import stream_flow
 from twostream.version import __version__
 from twostream.video import OnError, Video, VideoError, grid_size
@@ -29,7 +30,7 @@ from twostream.video import OnError, Video, VideoError, grid_size
 _MESSAGE_EVERY = 0.5
 # What the system may say against one file; anything else (no space, no permission) would meet all that follow.
 _ONE_FILE_ONLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EILSEQ}
-# From either end of a video; see _fingerprint.
+# From either end of a video; see fingerprint.
 _EDGE = 1 << 16
 
 _RESIZE = "luma to the grid: mean of areas when shrinking, cubic when enlarging; the longer side is even"
@@ -131,7 +132,7 @@ def run_job(job: Job, report: Callable[[str], None]) -> Outcome:
 def _extract_one(job: Job, report: Callable[[str], None]) -> Outcome:
     settings, path = job.settings, job.source.path
     video = Video(path, on_error=job.on_error)
-    source = _fingerprint(path)
+    source = fingerprint(path)
     W, H = grid_size(video.width, video.height, settings.short_side)
     reported = time.monotonic()
     read = False
@@ -194,13 +195,16 @@ def finished(job: Job) -> Outcome | str | None:
             if job.verify:
                 stored.verify()
             source, truncated = stored.provenance["source"], stored.provenance["truncated"]
+            if job.settings.estimator == IMPORTED and "edges_sha256" not in source:
+                # Taken in without the video at hand; the name is all there is.
+                return Outcome(truncated=truncated)
             has = {key: source[key] for key in ("bytes", "edges_sha256")}
     except FlowStoreError as error:
         return str(error)
     except (KeyError, TypeError):
         return f"{job.target}: it does not say of which video it is"
     try:
-        if has != _fingerprint(job.source.path):
+        if has != fingerprint(job.source.path):
             return None
     except VideoError:
         return None
@@ -208,7 +212,7 @@ def finished(job: Job) -> Outcome | str | None:
     return Outcome(truncated=truncated) if not truncated or job.on_error == "truncate" else None
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path) -> dict[str, Any]:
     """Length and hash of both ends of a file: enough to see that it was replaced, without reading all of it again."""
     try:
         with path.open("rb") as file:
@@ -244,4 +248,4 @@ def size_of(path: Path) -> int:
     return 0
 
 
-__all__ = ["Job", "Outcome", "Source", "finished", "run_job", "size_of"]
+__all__ = ["Job", "Outcome", "Source", "fingerprint", "finished", "run_job", "size_of"]

@@ -77,6 +77,11 @@ class FlowStore:
             )
         return path
 
+    def names(self) -> list[str]:
+        """The videos that have a file here, sound or not, in order."""
+        paths = sorted(path for path in self.root.rglob(f"*{SUFFIX}") if not path.name.startswith("."))
+        return [path.relative_to(self.root).as_posix().removesuffix(SUFFIX) for path in paths]
+
     def has(self, name: str) -> bool:
         """Whether the video's file is there, its header is sound, and it was made with the store's settings."""
         try:
@@ -197,14 +202,13 @@ def verify_store(root: Path | str, progress: Progress | None = None) -> StoreRep
         FlowStoreError: there is no store, or its ``store.json`` cannot be read.
     """
     store = FlowStore(root)
-    paths = sorted(path for path in store.root.rglob(f"*{SUFFIX}") if not path.name.startswith("."))
+    names = store.names()
     sound: list[str] = []
     damaged: dict[str, str] = {}
     fields = size = 0
-    for number, path in enumerate(paths):
-        name = path.relative_to(store.root).as_posix().removesuffix(SUFFIX)
+    for number, name in enumerate(names):
         if progress is not None:
-            progress(number, len(paths), name)
+            progress(number, len(names), name)
         try:
             with store.open(name) as stored:
                 stored.verify()
