@@ -155,12 +155,13 @@ class _Maker:
 
     def make(self, row: Row) -> Finished:
         """Train and judge a row, and write its file."""
+        starts = tuple(self.start(before) for before in row.after)
         config = replace(
             row.config,
             data=str(self.videos(row.data, row.config)),
             out=str(self.folder.run_folder(row)),
-            init=row.config.init if row.after is None or row.as_images else self.start(row.after),
-            weights=self.start(row.after) if row.after is not None and row.as_images else row.config.weights,
+            init=starts if starts and not row.as_images else row.config.init,
+            weights=starts[0] if row.as_images else row.config.weights,
         )
         run = RunFolder(Path(config.out))
         before = _seconds_trained(run)

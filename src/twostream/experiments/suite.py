@@ -10,6 +10,7 @@
       spatial: {model: spatial_resnet18}
       late: {model: two_stream_resnet18}
       longer: {after: late, trainer: {epochs: 20}}  # starts from late's run of the same seed and split
+      joined: {after: [looks, moves], model: st_resnet18}   # a run for each stream
       inflated: {images_after: spatial}             # from spatial's network on frames, as from image weights
     seeds: [0, 1]
     splits: [1, 2, 3]
@@ -108,7 +109,7 @@ class Row:
         data: a path, videos to be generated, or None where the suite leaves it open and none was named.
         config: how it is trained; ``data`` and ``out`` are filled in when it is run.
         protocol: how it is judged.
-        after: the row whose weights it starts from.
+        after: the rows whose weights it starts from, one after the other.
         as_images: only its network on frames is taken, for the networks of both streams.
     """
 
@@ -118,7 +119,7 @@ class Row:
     data: "str | MotionShapes | None"
     config: TrainConfig
     protocol: str
-    after: "Row | None" = None
+    after: "tuple[Row, ...]" = ()
     as_images: bool = False
 
     @property
@@ -142,8 +143,9 @@ class Row:
         asked |= {"data": self.data_name, "protocol": self.protocol}
         if isinstance(self.data, MotionShapes):
             asked |= flat(asdict(self.data), "motion_shapes.")
-        if self.after is not None:
-            asked |= {"after.variant": self.after.variant} | flat(self.after.asked(), "after.")
+        for number, row in enumerate(self.after):
+            place = f"after.{number}." if number else "after."
+            asked |= {f"{place}variant": row.variant} | flat(row.asked(), place)
         if self.as_images:
             asked["after.as_images"] = True
         # As it comes back from a file.
@@ -163,7 +165,8 @@ class Suite:
         name: of its folder.
         title: of its table.
         variants: by name, the keys that differ from ``base``; besides those of a training run ``data``, and ``after``
-            or ``images_after``: the variant from whose run of the same seed and split it starts.
+            or ``images_after``: the variant, or for ``after`` several, from whose run of the same seed and split it
+            starts.
         data: a path, videos to be generated, or None: named on the command line.
         base: keys of a training run that all variants share.
         seeds, splits: every variant is run on each pair of them.
@@ -228,8 +231,11 @@ class Suite:
             own = keys.pop("data", None)
             values = merged(keys_of(self.base, f"{self.source}: base"), keys)
             config = build(TrainConfig, values, place, given={"data": "", "out": "", "seed": seed, "split": split})
-            if after is not None and (after, seed, split) not in rows:
-                raise SuiteError(f"{place}: after must name an earlier variant, got {after!r}")
+            before = [after] if isinstance(after, str) else [] if after is None else after
+            if not isinstance(before, list) or any((name, seed, split) not in rows for name in before):
+                raise SuiteError(f"{place}: after must name an earlier variant, or several, got {after!r}")
+            if isinstance(images_after, list):
+                raise SuiteError(f"{place}: images_after names one variant, got {images_after!r}")
             sources = ["after", "images_after", "init"]
             given = [key for key in sources if self.variants[variant].get(key) or (key == "init" and config.init)]
             if len(given) > 1:
@@ -241,7 +247,7 @@ class Suite:
                 data=self.data if own is None else _source_of_videos(own, f"{place}: data"),
                 config=config,
                 protocol=self.protocol,
-                after=None if after is None else rows[after, seed, split],
+                after=tuple(rows[name, seed, split] for name in before),
                 as_images=images_after is not None,
             )
         return tuple(rows.values())

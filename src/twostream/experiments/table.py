@@ -286,15 +286,12 @@ def _line(
     )
 
 
-def _over_stages(row: Row | None, key: str, there: Mapping[Row, Finished]) -> float | None:
+def _over_stages(row: Row, key: str, there: Mapping[Row, Finished]) -> float | None:
     """What a row and all that it starts from cost together."""
-    total = 0.0
-    while row is not None:
-        if row not in there:
-            return None
-        total += there[row].cost[key]
-        row = row.after
-    return total
+    if row not in there:
+        return None
+    before = [_over_stages(start, key, there) for start in row.after]
+    return None if None in before else there[row].cost[key] + sum(filter(None, before))
 
 
 def _mean(values: Any) -> float | None:
