@@ -4,8 +4,8 @@
         [--compile]
 
 At the three sites of STPN on BN-Inception, and summed over the locations at the two classic sizes of compact bilinear
-pooling (CBP). The contenders take turns within every round, in one process, on channels-last maps as the networks here
-hand them over. Beside this package's two modes:
+pooling (CBP). The contenders take turns within every round, in one process, each after an untimed run of its own, on
+channels-last maps as the networks here hand them over. Beside this package's two modes:
 
     dense    sketches by a dense matrix of -1, 0 and 1, full complex FFT of them, summed after the inverse, all under
              autograd: how the commonly used PyTorch packages are built
@@ -223,6 +223,8 @@ def measure(site: Site, B: int, args: argparse.Namespace) -> dict[tuple[str, str
                 for _ in range(inner):
                     step(modules[name], xs, gs[name])
 
+            # Once beforehand, as within a training: what ran before leaves other memory in the caches and the heap.
+            run()
             times[name].append(seconds(run, args.device) / inner)
 
     def ratio(name: str, over: str) -> tuple[float, str]:

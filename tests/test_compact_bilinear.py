@@ -66,9 +66,9 @@ def test_first_and_second_derivatives(channels: tuple[int, ...], sum_pool: bool,
 @pytest.mark.parametrize("sum_pool", [False, True])
 def test_operators_keep_torchs_rules(sum_pool: bool) -> None:
     """Schema, fake kernels (strides too), autograd registration, and both under AOT tracing with dynamic sizes."""
-    operator = CompactBilinear((3, 2), 4)
+    operator = CompactBilinear((3, 2, 2), 4)
     for space in ((), (2, 2)):
-        xs = inputs_of((3, 2), *space, grad=True)
+        xs = inputs_of((3, 2, 2), *space, grad=True)
         for keep in (False, True):
             torch.library.opcheck(fuse, (xs, operator.hashes, operator.signs, 4, sum_pool, keep))
         out = operator(*xs)
@@ -343,7 +343,7 @@ def saved_bytes(operator: nn.Module, xs: Sequence[Tensor]) -> int:
 def test_memory_for_the_backward_pass() -> None:
     xs = [x.float().requires_grad_() for x in inputs_of((16, 16), 3, 3)]
     rows, spectrum = 2 * 9, 33 * 8
-    assert saved_bytes(CompactBilinear((16, 16), 64), xs) == rows * spectrum
+    assert saved_bytes(CompactBilinear((16, 16), 64), xs) == 0
     assert saved_bytes(CompactBilinear((16, 16, 16), 64), [*xs, xs[0]]) == 3 * rows * spectrum
     assert saved_bytes(CompactBilinear((16, 16), 64, lean=True), xs) == 0
     assert saved_bytes(CompactBilinear((16, 16), 64, sum_pool=True), xs) == 0

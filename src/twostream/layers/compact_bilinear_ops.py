@@ -23,33 +23,30 @@ from twostream.clip import ShapeError
 
 # Elements of a sketch that are worked on at a time where nothing is kept: on a CPU they stay in the second level cache,
 # a GPU wants much at a time.
-_CPU_BLOCK, _GPU_BLOCK = 1 << 17, 1 << 25
+_CPU_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 25
 
 
 @torch.library.custom_op("twostream::compact_bilinear", mutates_args=())
 def fuse(inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool: bool, keep: bool) -> list[Tensor]:
-    """The fused features, and the spectra of the last n inputs, to spare the derivative n sketches.
+    """The fused features, and with ``keep`` the inputs' spectra, to spare the derivative as many sketches.
 
-    With ``keep`` n is m, but 1 of a pair: both would be more than half of what autograd saves. Without it n is 0, and
-    also for a summed pair that takes the way over the outer product. Differentiable in ``inputs``, as often as wanted;
-    the spectra are not: of vectors one tensor (n, B, 1, d // 2 + 1), of maps n tensors (1, B, L, d // 2 + 1).
+    Of vectors they are one tensor (m, B, 1, d // 2 + 1), of maps m tensors (1, B, L, d // 2 + 1). Those of a pair are
+    not kept: to make them again takes no longer than to fetch memory for them. Differentiable in ``inputs``, as often
+    as wanted; the spectra are not.
     """
     like = inputs[0]
     sketches = _sketches(hashes, signs, inputs)
     inputs = [_locations(x) for x in inputs]
-    n = _kept(inputs, d, sum_pool, keep)
     if by_outer_product(inputs, d, sum_pool):
         with without_autocast(like.device):
             return [_shaped(_outer_forward(inputs, sketches, d), like, sum_pool)]
-    if n:
-        spectra = _spectra(inputs[-n:], sketches[-n:], d)
-        others = _spectra(inputs[:-n], sketches[:-n], d)
-        out = _convolve([*_each(others), *_each(spectra)], d, sum_pool, spare_first=not others)
-        return [_shaped(out, like, sum_pool), *spectra]
+    if keep and len(inputs) != 2:
+        spectra = _spectra(inputs, sketches, d)
+        return [_shaped(_convolve(spectra, d, sum_pool, spare=True), like, sum_pool), *spectra]
     B, L, _ = inputs[0].shape
     out = like.new_empty(B, 1 if sum_pool else L, d)
     for rows in _blocks(inputs[0], L * d):
-        out[rows] = _convolve(_each(_spectra([x[rows] for x in inputs], sketches, d)), d, sum_pool)
+        out[rows] = _convolve(_spectra([x[rows] for x in inputs], sketches, d), d, sum_pool)
     return [_shaped(out, like, sum_pool)]
 
 
@@ -65,7 +62,7 @@ def fuse_grad(
 ) -> list[Tensor]:
     """The gradients of :func:`fuse`, shaped as its inputs, for the cotangent ``g`` of its output.
 
-    ``spectra`` are what the forward pass kept, of the last inputs; the others are computed again.
+    ``spectra`` are what the forward pass kept; where it kept none they are computed again.
     """
     like = inputs[0]
     sketches = _sketches(hashes, signs, inputs)
@@ -76,12 +73,11 @@ def fuse_grad(
             _outer_backward(g, inputs, sketches, grads)
         return [_shaped(grad, like) for grad in grads]
     L = inputs[0].shape[1]
-    again = inputs[: len(inputs) - len(_each(spectra))]
     # Correlation is the product with a conjugate spectrum. Conjugating g's instead gives the result back to front:
     # one pass instead of m - 1, and the reversal is free in the index that gathers.
     backwards = [(-sketch.hashes) % d for sketch in sketches]
     for rows in _blocks(inputs[0], L * d):
-        factors = _each([*_spectra([x[rows] for x in again], sketches, d), *(part[:, rows] for part in spectra)])
+        factors = _each([x[:, rows] for x in spectra] or _spectra([x[rows] for x in inputs], sketches, d))
         cotangent = torch.fft.rfft(g[rows]).conj_physical_().expand(-1, L, -1)
         correlations = torch.fft.irfft(_leaving_one_out(factors, cotangent), n=d).flatten(1, 2)
         for correlation, index, sketch, grad in zip(correlations, backwards, sketches, grads, strict=True):
@@ -133,7 +129,7 @@ def _shaped(x: Tensor, like: Tensor, sum_pool: bool = False) -> Tensor:
 def _spectra(inputs: Sequence[Tensor], sketches: Sequence[_Sketch], d: int) -> list[Tensor]:
     # Vectors are transformed together, because every call costs 10 us of planning; maps one by one, because a buffer
     # for all of them has to be fetched from the system anew each time.
-    together = len(inputs) if inputs and inputs[0].shape[1] == 1 else 1
+    together = len(inputs) if inputs[0].shape[1] == 1 else 1
     spectra = []
     for first in range(0, len(inputs), together):
         part = inputs[first : first + together]
@@ -149,16 +145,10 @@ def _each(spectra: Sequence[Tensor]) -> list[Tensor]:
     return [spectrum for part in spectra for spectrum in part]
 
 
-def _kept(inputs: Sequence[Tensor], d: int, sum_pool: bool, keep: bool) -> int:
-    if not keep or by_outer_product(inputs, d, sum_pool):
-        return 0
-    return 1 if len(inputs) == 2 else len(inputs)
-
-
-def _convolve(spectra: Sequence[Tensor], d: int, sum_pool: bool, *, spare_first: bool = False) -> Tensor:
-    product, *others = spectra
+def _convolve(spectra: Sequence[Tensor], d: int, sum_pool: bool, *, spare: bool = False) -> Tensor:
+    product, *others = _each(spectra)
     for number, factor in enumerate(others):
-        product = product * factor if spare_first and not number else product.mul_(factor)
+        product = product * factor if spare and not number else product.mul_(factor)
     # The transform is linear: summed in front of it, there is one per sample instead of one per location.
     out: Tensor = torch.fft.irfft(product.sum(1, keepdim=True) if sum_pool else product, n=d)
     return out
@@ -217,8 +207,9 @@ def _(inputs: Sequence[Tensor], hashes: Tensor, signs: Tensor, d: int, sum_pool:
     inputs = [_locations(x) for x in inputs]
     B, L, _ = inputs[0].shape
     out = _shaped(like.new_empty(B, 1 if sum_pool else L, d), like, sum_pool)
-    n = _kept(inputs, d, sum_pool, keep)
-    parts = [n] if L == 1 and n else [1] * n
+    if not keep or len(inputs) == 2:
+        return [out]
+    parts = [len(inputs)] if L == 1 else [1] * len(inputs)
     return [out, *(like.new_empty(part, B, L, d // 2 + 1, dtype=like.dtype.to_complex()) for part in parts)]
 
 

@@ -282,7 +282,7 @@ def st_pyramid(
     hidden: int | None = None,
     normalization: Normalization = "signed_sqrt_l2",
     l2_scope: L2Scope = "location",
-    length: float = 32.0,
+    length: float = 16.0,
     hash_seed: int = 0,
     lean: bool = False,
     dropout: float = 0.5,
