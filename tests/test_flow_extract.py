@@ -685,16 +685,38 @@ def test_a_disk_that_is_really_full_or_read_only(tmp_path: Path, options: str) -
 
 def test_an_estimate_is_measured_and_near_the_truth(tmp_path: Path) -> None:
     sources = make_several(tmp_path / "videos", 40, 25, 60, 30)
-    guess = estimate(sources, SETTINGS, workers=0)
-    summary = extract(sources, FlowStore(tmp_path / "store", SETTINGS), workers=0)
-    assert 0.5 < guess.bytes / summary.bytes < 1.5
-    assert 0.1 < guess.seconds / summary.seconds < 10  # other programs may run meanwhile
+    ratios = []
+    for attempt in range(3):  # other programs may run meanwhile
+        guess = estimate(sources, SETTINGS, workers=0)
+        summary = extract(sources, FlowStore(tmp_path / f"store{attempt}", SETTINGS), workers=0)
+        assert 0.5 < guess.bytes / summary.bytes < 1.5
+        ratios.append(guess.seconds / summary.seconds)
+        if 0.1 < ratios[-1] < 10:
+            break
+    else:
+        raise AssertionError(f"estimated over true seconds: {ratios}")
     assert guess.pairs == 18
     halved = estimate(sources, replace(SETTINGS, fps=5), workers=0)
     assert 0.4 < halved.bytes / guess.bytes < 0.6
     kept = estimate(sources, replace(SETTINGS, frames=True), workers=0)
     assert kept.bytes > guess.bytes + 100 * 150
     assert estimate(sources, SETTINGS, workers=0, samples=1).pairs == 6
+
+
+def test_what_a_first_call_compiles_is_not_taken_for_every_fields_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = forecast.stored_size, []
+
+    def slow_at_first(*arguments: Any) -> int:
+        calls.append(arguments)
+        if len(calls) == 1:
+            time.sleep(2)
+        return real(*arguments)
+
+    monkeypatch.setattr(forecast, "stored_size", slow_at_first)
+    (source,) = make_several(tmp_path / "videos", 40)
+    assert estimate([source], SETTINGS, workers=0).seconds < 39
 
 
 def test_estimates_skip_what_cannot_be_read(tmp_path: Path) -> None:
