@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from twostream.checkpoint import load_model, save_model, transfer
-from twostream.clip import ShapeError
+from twostream.clip import Clip, ShapeError
 from twostream.errors import UsageError
 from twostream.layers.compact_bilinear import CompactBilinear, normalised
 from twostream.models.registry import create_model
 from twostream.models.st_pyramid import SpatiotemporalPyramid, outer_product
-from twostream.training.module import vote_loss
+from twostream.training.config import OptimConfig
+from twostream.training.module import Recognizer, vote_loss
 
 TINY: dict[str, Any] = {"width": 2, "size": 64, "temporal_d": 16, "attention_d": 12, "top_d": 20, "attention_hidden": 5}
 C = 16  # channels of the last map of a ResNet-18 of width 2
@@ -202,6 +203,21 @@ def test_auxiliary_losses_count_in_training_alone() -> None:
     )
     torch.testing.assert_close(vote_loss(logits, label, weights=network.vote_weights), by_hand / 2)
     assert build().vote_weights is None
+
+
+def test_a_training_step_weighs_all_votes_and_counts_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(auxiliary=0.25, dropout=0.0).float()
+    module = Recognizer(network, OptimConfig(lr=0.01, weight_decay=0.0), seed=0).train()
+    logged: dict[str, Tensor] = {}
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
+    rgb, flow = clips()
+    label = torch.tensor([1, 2])
+    loss = module.training_step(Clip(rgb, flow, label, torch.arange(2)), 0)
+    logits = network(rgb, flow)
+    torch.testing.assert_close(loss, vote_loss(logits, label, weights=(1.0, 0.25, 0.25)))
+    assert logged["train_top1"] == (logits[:, 0].argmax(1) == label).float().mean()
+    module.eval().validation_step(Clip(rgb, flow, label, torch.arange(2)), 0)
+    torch.testing.assert_close(logged["val_loss"], vote_loss(network(rgb, flow), label))
 
 
 def test_frozen_backbones_stay_as_they_are() -> None:
