@@ -24,6 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "version": set(),
     "layers": set(),
     "video": set(),
+    "attention": set(),
     "weights": set(),
     "flow": {"video"},
     "models": {"layers", "weights"},
@@ -32,9 +33,9 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"data", "flow"},
     "runs": {"video", "flow", "data", "checkpoint", "evaluation"},
     "training": {"data", "flow", "models", "weights", "checkpoint", "evaluation", "runs"},
-    "prediction": {"video", "flow", "data", "checkpoint", "evaluation"},
-    "explain": {"video", "flow", "data", "checkpoint", "evaluation"},
-    "reporting": {"video", "flow", "evaluation"},
+    "prediction": {"attention", "video", "flow", "data", "checkpoint", "evaluation"},
+    "explain": {"attention", "video", "flow", "data", "checkpoint", "evaluation", "runs"},
+    "reporting": {"attention", "video", "flow", "evaluation"},
 }
 _FIVE_AND_BELOW = set(ROOMS)
 ROOMS |= {

@@ -351,6 +351,91 @@ def test_stream_weights_weigh(clip: Path) -> None:
     assert [score for _, score in muted.predictions] == pytest.approx([0.5, 0.5])
 
 
+class Spotter(Recorder):
+    """Looks at the brightest place, cell by cell of 4 px."""
+
+    attention = "a level of its own"
+
+    def appearance(self, rgb: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(rgb.flatten(0, 1), 4)
+
+    def attention_maps(self, rgb: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        assert flow.shape[1:3] == (self.spec.snippets, 2 * self.spec.flow_length)
+        maps = self.appearance(rgb.float()).mean(1)
+        return {"attention": (maps / 8).flatten(1).softmax(1).reshape(maps.shape)}
+
+
+def spotter(**options: Any) -> Predictor:
+    return Predictor(Spotter(SNIPPETS), CLASSES, flow=flow_settings(), device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def spot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bright square that goes from the upper left to the lower right in four seconds."""
+    path = tmp_path_factory.mktemp("videos") / "spot.mp4"
+
+    def frame(i: int) -> Image:
+        image = np.full((48, 64, 3), 60, np.uint8)
+        image[4 + i * 3 // 4 :, 4 + i :][:8, :8] = 250
+        return image
+
+    write_video(path, (frame(i) for i in range(40)), 10)
+    return path
+
+
+@pytest.mark.parametrize(("protocol", "cells"), [("25-step", (9, 12)), ("10x3", (8, 8))])
+def test_attention_follows_what_is_looked_at(spot: Path, protocol: str, cells: tuple[int, int]) -> None:
+    for flips in (True, False):
+        track = spotter(flips=flips).predict(spot, protocol=protocol, attention=0.5).attention
+        assert track is not None
+        assert track.weights.shape == (8, *cells)
+        # A window at the video's end is narrower, and its frame lies further in.
+        assert track.seconds == pytest.approx(np.arange(8) / 2 + 0.25, abs=0.5)
+        for second, weights in zip(track.seconds, track.weights, strict=True):
+            x, y = (4 + 10 * second + 4) / 64, (4 + 7.5 * second + 4) / 48
+            if track.seen[0] + 0.1 < x < track.seen[2] - 0.1:
+                row, column = np.unravel_index(weights.argmax(), weights.shape)
+                assert (track.xs[column], track.ys[row]) == pytest.approx((x, y), abs=0.08)
+    assert spotter().predict(spot, protocol="1-view").attention is None
+
+
+def test_an_overlay_shows_where_the_network_looked(spot: Path, tmp_path: Path) -> None:
+    answer = spotter().predict(spot, attention=0.1)
+    assert write_overlay(spot, answer, tmp_path / "out.mp4") == 40
+    shown = Video(tmp_path / "out.mp4").frames([8, 24]).astype(int)
+    for i, frame in zip((8, 24), shown, strict=True):
+        y, x = 4 + i * 3 // 4 + 4, 4 + i + 4
+        # Orange on the square, blue away from it.
+        assert frame[y, x, 0] > frame[y, x, 2] + 20
+        assert frame[4, 60, 2] > frame[4, 60, 0] + 20
+    assert "attention" not in answer.to_dict()
+
+
+def test_attention_is_refused_where_there_is_none_or_never(spot: Path) -> None:
+    with pytest.raises(UsageError, match=r"Recorder has no attention to show; .*stpn_resnet18"):
+        watcher(SNIPPETS).predict(spot, attention=0.5)
+    for seconds in (0.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="attention: the seconds from one map to the next are above 0, got"):
+            spotter().predict(spot, attention=seconds)
+
+
+def test_the_command_lays_attention_over_the_frames(
+    spot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    for name, numbers in (("stpn_resnet18", {"attention_d": 16, "top_d": 16}), ("two_stream_resnet18", {})):
+        model = create_model(name, num_classes=2, width=4, size=32, **numbers)
+        save_model(tmp_path / name, model, classes=CLASSES, provenance={"flow": flow_settings().to_dict()})
+    words = ["--protocol", "1-view", "--overlay", str(tmp_path / "out.mp4"), "--attention"]
+    assert main(["predict", str(tmp_path / "stpn_resnet18"), str(spot), *words]) == 0
+    assert len(Video(tmp_path / "out.mp4")) == 40
+    assert main(["predict", str(tmp_path / "stpn_resnet18"), str(spot), *words, "1.5"]) == 0
+    assert main(["predict", str(tmp_path / "two_stream_resnet18"), str(spot), *words]) == 2
+    assert "two_stream_resnet18 has no attention to show" in capsys.readouterr().err
+    assert main(["predict", "run", str(spot), "--attention"]) == 2
+    assert "--attention is drawn into the overlay: add --overlay FILE" in capsys.readouterr().err
+
+
 def test_tensors_to_logits() -> None:
     model = create_model("two_stream_resnet18", num_classes=2, width=8, size=32)
     predictor = Predictor(model.train(), CLASSES, flow=flow_settings(), device="cpu")

@@ -25,6 +25,15 @@ def predict(argv: Sequence[str]) -> int:
         "--min-length", type=float, default=1.0, help="seconds; shorter segments of the timeline are flicker"
     )
     parser.add_argument("--overlay", metavar="FILE", help="write the video with its labels (one VIDEO only)")
+    parser.add_argument(
+        "--attention",
+        nargs="?",
+        type=float,
+        const=0.5,
+        metavar="SECONDS",
+        help="lay over the overlay's frames where the network looked (STPN): orange is up to four times an even share, "
+        "blue down to a quarter; every so many seconds, 0.5 where none are named",
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the timeline as CSV")
     parser.add_argument("--srt", metavar="FILE", help="write the timeline as subtitles (one VIDEO only)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
@@ -38,6 +47,8 @@ def predict(argv: Sequence[str]) -> int:
             raise UsageError(f"--{option} names one file, so it goes with one VIDEO; {len(args.videos)} were given")
     if (args.csv or args.srt) and not args.timeline:
         raise UsageError("--csv and --srt write the timeline: add --timeline")
+    if args.attention is not None and not args.overlay:
+        raise UsageError("--attention is drawn into the overlay: add --overlay FILE")
     # Found before the work is done, not after it.
     if args.overlay and Path(args.overlay).suffix.lower() != ".mp4":
         raise UsageError(f"--overlay {args.overlay}: the name must end in .mp4")
@@ -53,7 +64,7 @@ def predict(argv: Sequence[str]) -> int:
     predictor = Predictor.load(args.run, device=args.device, precision=args.precision)
     chosen = {
         name: getattr(args, name)
-        for name in ("window", "stride", "min_score", "min_length")
+        for name in ("window", "stride", "min_score", "min_length", "attention")
         if getattr(args, name) is not None
     }
     answers: list[Prediction] = []

@@ -1,8 +1,9 @@
 """What is said about one video."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from twostream.attention.tracks import AttentionTrack
 from twostream.prediction.timeline import Segment
 from twostream.units import seconds_text
 
@@ -18,6 +19,7 @@ class Prediction:
         seconds: wall time that the prediction took.
         predictions: the best classes with their probabilities, best first.
         timeline: what happens when; None where it was not asked for.
+        attention: where the network looked along the video; None where it was not asked for.
     """
 
     video: str
@@ -26,6 +28,7 @@ class Prediction:
     seconds: float
     predictions: tuple[tuple[str, float], ...]
     timeline: tuple[Segment, ...] | None = None
+    attention: AttentionTrack | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of ``twostream predict --json``; ``timeline`` is there only where it was asked for."""

@@ -33,10 +33,12 @@ def all_looks(protocol: Protocol, spec: InputSpec, grid: Size) -> Looks:
     return Looks(tuple(replace(crop, flip=flip) for crop in crops for flip in flips), _size(protocol, spec, grid))
 
 
-def one_look(protocol: Protocol, spec: InputSpec, grid: Size) -> Looks:
-    """The whole frame where the protocol shows it, else the centre; not mirrored."""
+def one_look(protocol: Protocol, spec: InputSpec, grid: Size, *, mirrored: bool = False) -> Looks:
+    """The whole frame where the protocol shows it, else the centre; with ``mirrored`` its mirror image as well."""
     space: Space = "whole" if protocol.space == "whole" else "centre"
-    return Looks(covering_crops(space, *grid, share=spec.size / spec.resize), _size(protocol, spec, grid))
+    (crop,) = covering_crops(space, *grid, share=spec.size / spec.resize)
+    crops = (crop, replace(crop, flip=True)) if mirrored else (crop,)
+    return Looks(crops, _size(protocol, spec, grid))
 
 
 def _size(protocol: Protocol, spec: InputSpec, grid: Size) -> Size:

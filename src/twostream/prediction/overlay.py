@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from twostream.attention.heat import Heat
 from twostream.errors import UsageError
 from twostream.prediction.answer import Prediction
 from twostream.video import Video, write_video
@@ -35,6 +36,10 @@ def write_overlay(
     bear the best class of the whole video. The letters of the font are ASCII: accents are dropped, and any other
     letter is shown as a question mark.
 
+    Where the prediction holds attention it lies over the frames: orange where there is up to four times as much as if
+    it were even, blue where there is down to a quarter, clear where it is even; what the network was not shown is
+    dimmed. Between the frames that it was shown, the nearest one's attention is held.
+
     Args:
         video: the file that was predicted.
         prediction: what was said about it.
@@ -49,11 +54,16 @@ def write_overlay(
     if Path(out).exists() and Path(out).samefile(video):
         raise UsageError(f"{out}: the overlay would replace the video itself; give it another name")
     source = Video(video)
+    track = prediction.attention
+    heat = None if track is None else Heat(track, source.width, source.height)
 
     def frames() -> Iterator[Uint8Array]:
         # Frames are chosen by time, so that a video of variable frame rate keeps its pace.
         for frame in source.stream(fps=source.fps):
-            yield labelled(frame.rgb(), _text_at(prediction, frame.time))
+            picture = frame.rgb()
+            if track is not None and heat is not None:
+                picture = heat.over(picture, track.nearest(frame.time))
+            yield labelled(picture, _text_at(prediction, frame.time))
             if progress and frame.index % 25 == 0:
                 progress(min(frame.index, prediction.frames), prediction.frames, Path(video).name)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from twostream.attention.watch import Watcher
 from twostream.checkpoint import load_model
 from twostream.clip import InputSpec, Scores
 from twostream.data.sampling import ShortClips, sample_views, shortest
@@ -22,6 +23,7 @@ from twostream.flow.store import FlowSettings
 from twostream.prediction.answer import Prediction
 from twostream.prediction.clip_reader import read_clips
 from twostream.prediction.judge import Judge, all_looks, one_look
+from twostream.prediction.onlooker import Onlooker
 from twostream.prediction.timeline import (
     MIN_LENGTH,
     MIN_SCORE,
@@ -141,6 +143,7 @@ class Predictor:
         stride: float = STRIDE,
         min_score: float = MIN_SCORE,
         min_length: float = MIN_LENGTH,
+        attention: float | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
         """Label a video, and with ``timeline`` say what happens when.
@@ -149,22 +152,30 @@ class Predictor:
         look at them. The windows of the timeline see the frame as the protocol does, but one crop of it and no mirror
         images.
 
+        With ``attention`` the network is also asked where it looks, for clips like those of the timeline at so many
+        seconds from one another: through the same crop, and its mirror image where the protocol has them, the mean of
+        both. A map is of the frame that the clip shows; it says nothing of the frames between two clips.
+
         Args:
             path: a video file.
             top: how many classes to name, at most K.
             protocol: a name of ``evaluation.protocols.PROTOCOLS``; the answer is the one that ``evaluate`` counts.
             timeline: whether to make one.
             window, stride, min_score, min_length: see :class:`TimelineSettings`.
+            attention: seconds from one map to the next, above 0; None: none are made.
             progress: called with (percent done, 100, file name).
 
         Raises:
             VideoError: the video cannot be read; names it and says why.
             PredictionError: it is too short for one flow stack, or its frames are too small for flow.
-            UsageError: an unknown protocol, or numbers out of range.
+            UsageError: an unknown protocol, numbers out of range, or attention of a network that has none.
         """
         began = time.monotonic()
         if top < 1:
             raise UsageError(f"top must be at least 1, got {top}")
+        if attention is not None and not 0 < attention < np.inf:
+            raise UsageError(f"attention: the seconds from one map to the next are above 0, got {attention}")
+        watcher = None if attention is None else Watcher(self.model, self.device)
         chosen = get_protocol(protocol)
         chosen = replace(chosen, flips=chosen.flips and self.flips)
         wanted = TimelineSettings(window=window, stride=stride, min_score=min_score, min_length=min_length)
@@ -176,25 +187,36 @@ class Predictor:
         times = video.times if rate is None else np.arange(video.count(rate)) / rate
         self._check_length(path, len(times))
         views = sample_views(self.spec, len(times), chosen.steps, spacing=chosen.spacing, short_clips=self.short_clips)
-        # Cells shorter than a frame would show the same one again and again.
-        edges = cell_edges(info.seconds, max(wanted.stride, 1 / (rate or info.fps)))
-        windows = []
-        if timeline:
-            windows = window_clips(self.spec, times, edges, window=wanted.window, short_clips=self.short_clips)
         grid = grid_size(video.width, video.height, self.flow.short_side)
+        onlooker = None
+        if watcher is not None:
+            onlooker = Onlooker(watcher, self.spec, one_look(chosen, self.spec, grid, mirrored=chosen.flips))
+        # Cells shorter than a frame would show the same one again and again.
+        least = 1 / (rate or info.fps)
+        edges = cell_edges(info.seconds, max(wanted.stride, least))
+        windows, looks = (
+            window_clips(self.spec, times, borders, window=wanted.window, short_clips=self.short_clips) if asked else []
+            for asked, borders in (
+                (timeline, edges),
+                (onlooker is not None, cell_edges(info.seconds, max(attention or 0, least))),
+            )
+        )
         network = self.model, self.spec, self.classes, self.device, self.precision
         whole = Judge(*network, all_looks(chosen, self.spec, grid))
         parts = Judge(*network, one_look(chosen, self.spec, grid))
         reading = read_clips(
             video,
-            [*views, *windows],
+            [*views, *windows, *looks],
             self.spec,
             self.flow,
             seen=lambda frames: tell(_COUNTING + (1 - _COUNTING) * frames / len(times)),
         )
         try:
             for n, frames, moved in reading:
-                (whole if n < len(views) else parts).add(n, frames, moved)
+                if n < len(views) + len(windows):
+                    (whole if n < len(views) else parts).add(n, frames, moved)
+                elif onlooker is not None:
+                    onlooker.add(n, frames, moved)
         except FlowError as error:
             raise PredictionError(f"{path}: {error}") from error
         answer = self._probabilities(whole.scores(as_one=True), chosen)[0]
@@ -214,6 +236,7 @@ class Predictor:
                 (self.classes[k], float(answer[k])) for k in np.argsort(-answer, kind="stable")[:top].tolist()
             ),
             timeline=happened,
+            attention=None if onlooker is None else onlooker.track([float(times[clip.frames[0]]) for clip in looks]),
         )
 
     def _check_length(self, path: Path | str, frame_count: int) -> None:

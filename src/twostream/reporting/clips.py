@@ -1,6 +1,6 @@
 """Which clips a page shows, and their pictures: a few moments of a clip with the optical flow at them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,23 @@ class Footage:
     seconds: tuple[float, ...]
 
 
-def footage(sample: Sample, store: FlowStore | None, *, moments: int) -> Footage:
-    """Frames and flow at ``moments`` places spread evenly over a clip.
+def footage(sample: Sample, store: FlowStore | None, *, moments: int | Sequence[float]) -> Footage:
+    """Frames and flow at so many places spread evenly over a clip, or at given times of its video.
 
     Frames come from the store where it keeps them, else from the video file.
 
     Raises:
         TwostreamError: neither frames nor flow can be had; names the file and the reason.
     """
+
+    def chosen(count: int, fps: float) -> npt.NDArray[np.int64]:
+        if isinstance(moments, int):
+            return _spread(sample, count, fps, moments)
+        return np.minimum(np.rint(np.array(moments) * fps).astype(np.int64), count - 1)
+
     if store is None or not store.has(sample.video):
         video = Video(sample.path, on_error="truncate")
-        indices = _spread(sample, len(video), video.fps, moments)
+        indices = chosen(len(video), video.fps)
         return Footage(
             frames=video.frames(indices, short_side=min(SHORT_SIDE, video.width, video.height)),
             flow=None,
@@ -50,7 +56,7 @@ def footage(sample: Sample, store: FlowStore | None, *, moments: int) -> Footage
         )
     with store.open(sample.video) as stored:
         # The last frame has no motion to a next one.
-        indices = _spread(sample, max(1, stored.field_count), stored.fps, moments)
+        indices = chosen(max(1, stored.field_count), stored.fps)
         flow = _pixels(stored.fields(indices), stored.bound) if stored.field_count else None
         frames = stored.frames(indices) if stored.has_frames else _decoded(sample.path, indices, stored)
         return Footage(frames=frames, flow=flow, seconds=tuple(float(index / stored.fps) for index in indices))

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from twostream.attention.heat import Heat
+from twostream.attention.tracks import AttentionTrack
 from twostream.flow.colour import flow_to_colour
 from twostream.video import resize_frame
 
@@ -50,6 +52,12 @@ def flow_images(flow: npt.NDArray[np.float32]) -> tuple[list[Image], float]:
     # The fastest hundredth may saturate. At least 1 px, so that the noise of a still scene does not look like motion.
     full = max(1.0, float(np.quantile(speed, 0.99))) if speed.size else 1.0
     return [flow_to_colour(field, max_magnitude=full) for field in flow], full
+
+
+def attention_images(frames: Image, track: AttentionTrack, moments: Sequence[int]) -> list[Image]:
+    """Frames (n, H, W, 3) under the attention of these n moments of a track."""
+    heat = Heat(track, frames.shape[2], frames.shape[1])
+    return [heat.over(frame, moment) for frame, moment in zip(frames, moments, strict=True)]
 
 
 def colour_wheel(side: int = 96) -> Image:

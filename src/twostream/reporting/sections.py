@@ -26,6 +26,7 @@ from twostream.evaluation.score_fusion import search_stream_weights
 from twostream.evaluation.statistics import Comparison, Interval, accuracy_interval, compare
 from twostream.flow.store import FlowStore
 from twostream.reporting import page
+from twostream.reporting.attention import attention_section
 from twostream.reporting.clips import choose, footage, open_store
 from twostream.reporting.figures import colour_wheel, curves, flow_images, heat_map, jpeg
 from twostream.reporting.page import Markup, tag
@@ -94,6 +95,7 @@ def run_sections(
         "streams": lambda: _streams(run),
         "classes": lambda: _classes(run, level),
         "clips": lambda: _clips(run, level, store, lacking),
+        "attention": lambda: attention_section(run, level, store),
         "training": lambda: _training(run),
         "data": lambda: _data(run, store, same_data_as),
         "provenance": lambda: _provenance(run),
