@@ -14,7 +14,8 @@ FULL = 4.0
 
 # Told apart by every kind of colour blindness, and the same as those of the page.
 _MORE, _LESS = (255, 132, 12), (20, 90, 190)
-_STRENGTH = 0.6
+# How far the full colours hide the frame: what is looked at must be seen through its colour.
+_HIDES_MORE, _HIDES_LESS = 0.45, 0.35
 _UNSEEN = 0.35
 
 
@@ -79,7 +80,8 @@ def _colours(level: Floats) -> tuple[Floats, Floats]:
     """(H, W, 3) of colour and (H, W, 1) of its strength from 0 to 1."""
     more = level[..., None] > 0
     colour = np.where(more, np.array(_MORE, np.float32), np.array(_LESS, np.float32))
-    return colour, np.abs(level)[..., None] * np.float32(_STRENGTH)
+    hides = np.where(more, np.float32(_HIDES_MORE), np.float32(_HIDES_LESS))
+    return colour, np.abs(level)[..., None] * hides
 
 
 def _between(middles: FloatArray, places: FloatArray) -> Floats:
