@@ -10,7 +10,7 @@ from twostream.data.transforms import Augment
 from twostream.errors import UsageError
 from twostream.models import create_model
 from twostream.training.config import FlowConfig, Machine, OptimConfig, TrainConfig, TrainerConfig, resolve
-from twostream.training.optim import parameter_groups
+from twostream.training.optim import freeze, parameter_groups
 
 LAPTOP = Machine(accelerator="cpu", cores=2, fast_bf16=False)
 SERVER = Machine(accelerator="cuda", cores=16, fast_bf16=True)
@@ -100,7 +100,7 @@ def test_the_command_line_and_yaml_are_one_declaration(tmp_path: Path) -> None:
         allow_missing=True,
         flow=FlowConfig(store="s", fps=12.5),
         augment=Augment(scales=(1.0, 0.5), corners=False),
-        optim=OptimConfig(lr_multipliers={"*.classifier.*": 10.0}, milestones=(0.25, 0.75)),
+        optim=OptimConfig(lr_multipliers={"*.classifier.*": 10.0}, frozen=("*.backbone.*",), milestones=(0.25, 0.75)),
         trainer=TrainerConfig(epochs=3),
     )
     file = tmp_path / "run.yaml"
@@ -141,6 +141,7 @@ def test_every_shipped_configuration_parses(file: Path) -> None:
     config = parse_train(["--config", str(file), "--data", "d", "--out", "o"])
     with torch.device("meta"):  # shapes without memory
         model = create_model(config.model, num_classes=101, **config.model_args)
-    # Every pattern of its rates names something.
+    # Every pattern of what is frozen, and of its rates, names something.
     resolved = resolve(config, machine=SERVER, clips=9537, validation=954, pretrained=True)
+    freeze(model, resolved.optim.frozen)
     assert parameter_groups(model, resolved.optim)

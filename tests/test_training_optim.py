@@ -9,7 +9,7 @@ from twostream import create_model
 from twostream.errors import UsageError
 from twostream.training.config import OptimConfig
 from twostream.training.module import Recognizer, vote_loss
-from twostream.training.optim import build_optimizer, freeze_batch_norm, parameter_groups, rate_factor
+from twostream.training.optim import build_optimizer, freeze, freeze_batch_norm, parameter_groups, rate_factor
 
 
 def small_model() -> nn.Module:
@@ -79,6 +79,33 @@ def test_frozen_batch_norms_stay_frozen_through_train(rule: str, frozen: int) ->
 
 def test_freezing_reports_how_many() -> None:
     assert freeze_batch_norm([small_model()], "all") == 40
+
+
+def test_what_is_frozen_learns_nothing_and_stays_in_inference_mode() -> None:
+    model = small_model()
+    recognizer = Recognizer(model, sgd(frozen=("appearance.*", "motion.backbone.layer1.0.*")), seed=0)
+    assert recognizer.frozen == [model.get_submodule("appearance"), model.get_submodule("motion.backbone.layer1.0")]
+    recognizer.eval()
+    recognizer.train()
+    assert not any(module.training for module in model.get_submodule("appearance").modules())
+    assert not any(module.training for module in model.get_submodule("motion.backbone.layer1.0").modules())
+    assert model.get_submodule("motion.backbone.layer1").training
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert all(name.startswith(("appearance.", "motion.backbone.layer1.0.")) for name in frozen)
+    learning = sum(len(group["params"]) for group in build_optimizer(model, recognizer.config).param_groups)
+    assert learning == sum(1 for _ in model.parameters()) - len(frozen)
+    assert freeze(model, ()) == []
+
+
+def test_freezing_by_patterns_that_do_not_fit_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"--optim.frozen: \['nothing\.\*'\] fit no parameter; names are like appear"):
+        freeze(small_model(), ("motion.*", "nothing.*"))
+    with pytest.raises(UsageError, match=r"--optim.frozen: \['motion\.\*', 'app\*'\] leave nothing to learn"):
+        freeze(small_model(), ("motion.*", "app*"))
+    model = small_model()
+    freeze(model, ("motion.*",))
+    with pytest.raises(UsageError, match="fit no parameter that learns"):
+        parameter_groups(model, sgd(lr_multipliers={"motion.*": 2.0}))
 
 
 def test_the_loss_sums_votes_and_divides_by_videos() -> None:

@@ -140,7 +140,6 @@ class SpatiotemporalPyramid(VideoModel):
         hidden: width of a layer between the top and the classifier; None: there is none.
         dropout: before each fully connected layer.
         auxiliary: weight of the losses of the streams' own classifiers.
-        frozen_backbones: the image networks learn nothing, and their batch norms keep their statistics.
     """
 
     def __init__(
@@ -156,7 +155,6 @@ class SpatiotemporalPyramid(VideoModel):
         hidden: int | None,
         dropout: float,
         auxiliary: float,
-        frozen_backbones: bool,
     ) -> None:
         super().__init__(
             spec=spec, votes=(("fused", 1),), num_classes=num_classes, backbone_identity=appearance.identity
@@ -181,10 +179,6 @@ class SpatiotemporalPyramid(VideoModel):
                 }
             )
             self.vote_weights = (1.0, *(auxiliary for _ in AUXILIARY))
-        self.frozen_backbones = frozen_backbones
-        if frozen_backbones:
-            self.appearance.requires_grad_(False)
-            self.motion.requires_grad_(False)
         for module in (classifier, *(self.auxiliary.modules() if self.auxiliary else ())):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
@@ -229,14 +223,6 @@ class SpatiotemporalPyramid(VideoModel):
                 f"{self.name or 'this network'} takes one frame and {self.spec.snippets} snippets of flow, "
                 f"got {rgb.shape[1]} and {flow.shape[1]}"
             )
-
-    def train(self, mode: bool = True) -> "SpatiotemporalPyramid":
-        """Training mode, frozen image networks kept out of it."""
-        super().train(mode)
-        if mode and self.frozen_backbones:
-            self.appearance.eval()
-            self.motion.eval()
-        return self
 
     def load_backbones(self, state: Mapping[str, Tensor], *, source: str) -> str:
         """The frame's network takes the weights as they are, the flow's with its first layer spread over 2L channels.
@@ -287,7 +273,6 @@ def st_pyramid(
     lean: bool = False,
     dropout: float = 0.5,
     auxiliary: float = 0.0,
-    frozen_backbones: bool = False,
     min_stride: int = 1,
     max_stride: int = 10,
     test_stride: int | None = None,
@@ -329,7 +314,6 @@ def st_pyramid(
         lean: keep nothing but their inputs for the fusions' backward pass: less memory, a little slower.
         dropout: before each fully connected layer.
         auxiliary: weight of losses on the streams' own classifiers; 0: the paper's one loss.
-        frozen_backbones: train the new layers only.
         min_stride, max_stride: frames between snippets, drawn in training.
         test_stride: the same at test time; None: the middle of both.
         min_spread, max_spread: given, snippets lie over this share of each clip, however long, and not at strides.
@@ -424,7 +408,6 @@ def st_pyramid(
         hidden=hidden,
         dropout=dropout,
         auxiliary=auxiliary,
-        frozen_backbones=frozen_backbones,
     )
 
 

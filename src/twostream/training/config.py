@@ -54,6 +54,8 @@ class OptimConfig:
         milestones: where the step schedule drops, as shares of the run.
         warmup: share of the run over which the rate climbs from zero.
         lr_multipliers: factor on the rate for parameters whose name matches a pattern, e.g. {"classifiers.*": 10}.
+        frozen: patterns for the names of parameters that do not learn, e.g. ["*.backbone.*"]; modules of which nothing
+            learns are kept in inference mode.
         batch_size: clips per optimiser step on each device before accumulation.
         accumulate: micro-batches per optimiser step.
         clip_norm: upper bound of the gradient's norm; None: no bound.
@@ -73,6 +75,7 @@ class OptimConfig:
     milestones: tuple[float, ...] = (0.5, 0.8)
     warmup: float = 0.05
     lr_multipliers: dict[str, float] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
     batch_size: int | None = None
     accumulate: int = 1
     clip_norm: float | None = 20.0

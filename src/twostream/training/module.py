@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from twostream.clip import Clip, Votes, vote_count
 from twostream.errors import TwostreamError
 from twostream.training.config import OptimConfig
-from twostream.training.optim import build_optimizer, freeze_batch_norm, rate_factor, set_batch_norm_momentum
+from twostream.training.optim import build_optimizer, freeze, freeze_batch_norm, rate_factor, set_batch_norm_momentum
 
 
 class TrainingError(TwostreamError):
@@ -47,6 +47,7 @@ class Recognizer(L.LightningModule):
         self.model = model
         self.config = config
         self.seed = seed
+        self.frozen = freeze(model, config.frozen)
         freeze_batch_norm(self._streams(), config.frozen_batch_norm)
         if config.batch_norm_momentum is not None:
             set_batch_norm_momentum(model, config.batch_norm_momentum)
@@ -55,9 +56,11 @@ class Recognizer(L.LightningModule):
         return [child for child in self.model.children() if next(child.parameters(), None) is not None]
 
     def train(self, mode: bool = True) -> "Recognizer":
-        """Training mode, with the frozen batch norms kept in inference mode."""
+        """Training mode, with frozen parts and batch norms kept in inference mode."""
         super().train(mode)
         if mode:
+            for module in self.frozen:
+                module.eval()
             freeze_batch_norm(self._streams(), self.config.frozen_batch_norm)
         return self
 

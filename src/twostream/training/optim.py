@@ -1,7 +1,7 @@
 """Optimiser, parameter groups and schedule from :class:`~twostream.training.config.OptimConfig`."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn, optim
@@ -18,7 +18,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     tried in order and the first that fits a parameter's name counts.
 
     Raises:
-        UsageError: a pattern of ``lr_multipliers`` that fits no parameter.
+        UsageError: a pattern of ``lr_multipliers`` that fits no parameter that learns.
 
     Reference: weight decay on filters only, ST-ResNet's released training code.
     """
@@ -41,11 +41,45 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
         groups.setdefault((factor, decay), []).append(parameter)
     if unused:
         shown = ", ".join(names[:2] + names[-2:])
-        raise UsageError(f"--optim.lr_multipliers: {sorted(unused)} fit no parameter; names are like {shown}")
+        raise UsageError(
+            f"--optim.lr_multipliers: {sorted(unused)} fit no parameter that learns; names are like {shown}"
+        )
     return [
         {"params": parameters, "lr": config.lr * factor, "weight_decay": decay}
         for (factor, decay), parameters in groups.items()
     ]
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
+    """Stop the learning of every parameter whose name fits one of the patterns.
+
+    Returns:
+        The outermost modules in which nothing is left to learn. Whoever trains keeps them in inference mode: batch
+        norms of a frozen network must not go on gathering statistics.
+
+    Raises:
+        UsageError: a pattern that fits no parameter, or patterns that fit all of them.
+    """
+    if not patterns:
+        return []
+    names = [name for name, _ in model.named_parameters()]
+    frozen = {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    unused = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    shown = ", ".join(names[:2] + names[-2:])
+    if unused:
+        raise UsageError(f"--optim.frozen: {unused} fit no parameter; names are like {shown}")
+    if len(frozen) == len(names):
+        raise UsageError(f"--optim.frozen: {list(patterns)} leave nothing to learn; names are like {shown}")
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return _outermost(model, frozen)
+
+
+def _outermost(module: nn.Module, frozen: set[str], prefix: str = "") -> list[nn.Module]:
+    within = [prefix + name for name, _ in module.named_parameters()]
+    if within and frozen.issuperset(within):
+        return [module]
+    return [m for name, child in module.named_children() for m in _outermost(child, frozen, f"{prefix}{name}.")]
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> optim.Optimizer:
