@@ -119,7 +119,9 @@ def test_frames_of_another_kind_are_refused(name: str, previous: object, followi
 
 
 def test_the_known_names_are_listed() -> None:
-    with pytest.raises(FlowError, match="no flow estimator is called 'raft'; there are: tvl1, dis, tvl1-opencv, farneback"):
+    with pytest.raises(
+        FlowError, match="no flow estimator is called 'raft'; there are: tvl1, dis, tvl1-opencv, farneback"
+    ):
         create_estimator("raft")
     with pytest.raises(FlowError, match="farneback has no parameter levles, preset; it has: pyr_scale, levels"):
         create_estimator("farneback", levles=3, preset="fast")
