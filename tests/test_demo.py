@@ -20,13 +20,14 @@ def test_the_demo_runs_and_leaves_what_it_promises(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().err
     for step in range(1, 8):
         assert f"{step}/7 " in said
-    assert "accuracy on 8 test videos: appearance " in said
+    assert "accuracy on 4 test videos: appearance " in said
     assert "late fusion 0." in said
     assert "(by construction at most 0.50, chance 0.50)" in said
+    assert "in truth, 3.2 s each: sideways-updown, updown-sideways, sideways-updown, updown-sideways" in said
     assert "STPN, which sees several moments together: " in said
     out = tmp_path / "demo"
     assert len(Video(out / "new_video_labelled.mp4")) == len(Video(out / "new_video.mp4")) == 4 * 80
-    assert len(AttentionFile.load(out / "stpn" / "explain" / "attention-test.npz").tracks) == 8
+    assert len(AttentionFile.load(out / "stpn" / "explain" / "attention-test.npz").tracks) == 4
     page = (out / "report.html").read_text("utf-8")
     assert "2 runs compared" in page
     assert "Half of the attention lies on" in page
