@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from twostream.checkpoint import LoadedModel, transfer
 from twostream.cli import main
 from twostream.clip import Scores
 from twostream.data.annotations import load_annotations
@@ -25,6 +26,8 @@ from twostream.experiments.run import run_suite
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import MotionShapes, Row, Suite, shipped_suites
 from twostream.experiments.table import make_table, table_json, table_markdown
+from twostream.models.contract import VideoModel
+from twostream.models.registry import create_model
 from twostream.training.config import TrainConfig
 from twostream.video import write_video
 
@@ -72,8 +75,29 @@ def test_every_shipped_suite_is_whole(name: str) -> None:
     assert len({row.run_name for row in suite.rows()}) == len(suite.rows())
 
 
+@pytest.mark.parametrize("name", sorted(shipped_suites()))
+def test_rows_of_shipped_suites_can_start_from_what_they_name(name: str) -> None:
+    suite = Suite.load(name)
+    variants = {row.variant: row for row in suite.rows()}
+    if not any(row.after for row in variants.values()):
+        return
+
+    def network(row: Row, width: int = 4) -> VideoModel:
+        return create_model(
+            row.config.model, num_classes=2, **{"size": row.config.size, **row.config.model_args, "width": width}
+        )
+
+    sources = {v: network(variants[v]) for v in {before.variant for row in variants.values() for before in row.after}}
+    for row in variants.values():
+        for before in row.after:
+            saved = LoadedModel(sources[before.variant], ("a", "b"), {}, Path(before.variant))
+            streams = {part.split(".")[0] for part in transfer(network(row), saved, classes=["a", "b"]).loaded}
+            assert streams & {"appearance", "motion"}
+
+
 def test_shipped_suites_are_package_data() -> None:
-    assert {"ut_interaction_baselines", "motion_shapes_baselines"} <= set(shipped_suites())
+    suites = {"ut_interaction_baselines", "motion_shapes_baselines", "ut_interaction_stpn", "stpn_ablation"}
+    assert suites <= set(shipped_suites())
     for path in shipped_suites().values():
         assert path.parent.name == "suites"
         assert path.parent.parent.name == "experiments"
@@ -97,6 +121,27 @@ def test_a_variant_changes_single_keys_of_the_base(write: Callable[..., Path]) -
     assert other.config.optim == replace(optim, schedule="step", milestones=(0.4, 0.9))
     assert other.config.model_args == {"width": 8, "dropout": 0.25}
     assert plain.digest != other.digest
+
+
+def test_a_suites_networks_are_checked_at_its_own_size(write: Callable[..., Path]) -> None:
+    small = {**TINY["base"], "model_args": {"width": 8, "resize": 64}}
+    assert Suite.load(write(data="d", base=small)).rows()[0].config.size == 48
+    with pytest.raises(SuiteError, match=r"the crop \(size=48\) does not fit into the stored short side \(resize=40\)"):
+        Suite.load(write(data="d", base={**small, "model_args": {"width": 8, "resize": 40}}))
+
+
+@pytest.mark.parametrize(("budget", "ways"), [("late_steps", ["tsn", "whole"]), ("late_time", ["tsn", "whole"])])
+def test_stpn_and_what_it_is_compared_with_have_one_budget(budget: str, ways: list[str]) -> None:
+    """Epochs over all stages, and the same counted by stacks of flow."""
+    rows = {row.variant: row for row in Suite.load("ut_interaction_stpn").rows()}
+
+    def spent(row: Row) -> int:
+        epochs = row.config.trainer.epochs
+        assert epochs
+        stacks = 1 if row.config.model.startswith("two_stream") else 3
+        return epochs * (stacks if budget == "late_time" else 1) + sum(spent(before) for before in row.after)
+
+    assert {spent(rows[way]) for way in ways} == {spent(rows[budget])}
 
 
 def test_what_changes_no_figure_is_not_part_of_a_row(write: Callable[..., Path]) -> None:

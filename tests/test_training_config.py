@@ -140,7 +140,7 @@ def test_every_shipped_configuration_parses(file: Path) -> None:
     assert yaml.safe_load(file.read_text())
     config = parse_train(["--config", str(file), "--data", "d", "--out", "o"])
     with torch.device("meta"):  # shapes without memory
-        model = create_model(config.model, num_classes=101, **config.model_args)
+        model = create_model(config.model, num_classes=101, **{"size": config.size or 224, **config.model_args})
     # Every pattern of what is frozen, and of its rates, names something.
     resolved = resolve(config, machine=SERVER, clips=9537, validation=954, pretrained=True)
     freeze(model, resolved.optim.frozen)

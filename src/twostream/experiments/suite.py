@@ -287,9 +287,11 @@ class Suite:
             if isinstance(row.data, MotionShapes) and row.split != "1":
                 raise SuiteError(f"{path}: splits: generated videos have split 1 only, got {list(self.splits)}")
         for row in {row.variant: row for row in self.rows()}.values():
+            config = row.config
+            numbers = ({"size": config.size} if config.size else {}) | config.model_args
             try:
                 with torch.device("meta"):  # shapes without memory
-                    create_model(row.config.model, num_classes=2, **row.config.model_args)
+                    create_model(config.model, num_classes=2, **numbers)
             except TwostreamError as error:
                 raise SuiteError(f"{path}: variants.{row.variant}: {error}") from error
 
