@@ -182,6 +182,21 @@ def test_where_no_claim_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pass
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits of a process are Unix's")
+def test_a_full_disk_leaves_no_claim_that_says_nothing(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"\.claims: cannot be written"), claimed(tmp_path, "v", run="a"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / FOLDER).iterdir()) == []
+    assert owner_of(tmp_path, "v", run="b") is None
+
+
 def denied(*_args: object, **_options: object) -> None:
     raise PermissionError(13, "Permission denied")
 

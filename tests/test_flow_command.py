@@ -65,16 +65,54 @@ def test_the_estimator_is_the_stores_unless_named(videos: Path, tmp_path: Path, 
     assert FlowStore(tmp_path / "new").settings == FlowSettings(estimator="tvl1", short_side=24)
 
 
+def test_size_rate_and_bound_are_the_stores_unless_named(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    words = [videos / "v0.mp4", "--out", tmp_path / "store", "--workers", 1]
+    assert (
+        cli.main(["flow", *map(str, words), "--estimator", "dis", "--resize", "24", "--fps", "5", "--bound", "9"]) == 0
+    )
+    assert "with dis at short side 24 and 5 frames/s, about" in capsys.readouterr().err
+    assert run(words, capsys)["skipped"] == ["v0.mp4"]
+    fails(["flow", *map(str, words), "--resize", "0"], capsys, "(short_side: 24, not None)")
+    fails(["flow", *map(str, words), "--fps", "10"], capsys, "(fps: 5.0, not 10.0)")
+    fails(["flow", *map(str, words), "--bound", "20"], capsys, "(bound: 9.0, not 20.0)")
+    new = [videos / "v0.mp4", "--out", tmp_path / "new", "--workers", 1, "--estimator", "dis", "--resize", 0]
+    assert cli.main(["flow", *map(str, new)]) == 0
+    assert "with dis at each video's own size, about" in capsys.readouterr().err
+    settings = FlowStore(tmp_path / "new").settings
+    assert (settings.short_side, settings.fps, settings.bound) == (None, None, 20)
+
+
+def test_a_store_that_lost_its_settings_is_not_overwritten(videos: Path, tmp_path: Path, capsys: Printed) -> None:
+    words = small(videos / "v3.mp4", "--out", tmp_path / "store")
+    run([*words, "--estimator", "dis"], capsys)
+    before = extraction.files(tmp_path / "store")
+    (tmp_path / "store" / "store.json").unlink()
+    fails(["flow", *map(str, words), "--estimator", "tvl1"], capsys, "(estimator: dis, not tvl1)")
+    assert run(words, capsys)["skipped"] == ["v3.mp4"]
+    new = run(small(videos / "v2.mp4", "--out", tmp_path / "store"), capsys)
+    assert new["done"] == ["v2.mp4"]
+    after = extraction.files(tmp_path / "store")
+    assert {name: after[name] for name in before} == before
+
+
 def test_wrong_words(videos: Path, capsys: Printed) -> None:
     out = ["flow", str(videos), "--out", "o"]
     fails(["flow", str(videos)], capsys, "--out STORE says where", "--preview OUT.mp4", status=2)
     fails([*out, "--estimator", "dis", "--quality", "fast"], capsys, "--quality is for the estimator tvl1", status=2)
     fails([*out, "--quality", "fast", "--parameters", "quality=papers"], capsys, "which one?", status=2)
-    fails([*out, "--quality", "best"], capsys, "the qualities of tvl1 are reference, papers, balanced, fast", status=1)
+    fails([*out, "--quality", "best"], capsys, "the qualities of tvl1 are reference, papers, balanced, fast", status=2)
+    fails([*out, "--estimator", "raft"], capsys, "no flow estimator is called 'raft'", status=2)
+    fails([*out, "--resize", "1000000"], capsys, "a whole number of px, 16 to 8192", "got 1000000", status=2)
+    fails([*out, "--bound", "nan"], capsys, "the bound of stored flow must be", status=2)
+    fails([*out, "--fps", "0"], capsys, "the common frame rate must lie above 0", status=2)
     for wrong in ("a", "a=", "=1", "a:1"):
         fails([*out, "--parameters", wrong], capsys, "not of the form name=value,name=value", status=2)
-    fails([*out, "--estimator", "dis", "--parameters", "preset=true"], capsys, "preset of dis is a word, got True")
-    fails([*out, "--ray-address", "auto"], capsys, "goes with the executor 'ray'", status=2)
+    wrong = [*out, "--estimator", "dis", "--parameters", "preset=true"]
+    fails(wrong, capsys, "preset of dis is a word, got True", status=2)
+    # Before anything is read or measured.
+    nowhere = ["flow", str(videos / "nowhere"), "--out", "o"]
+    fails([*nowhere, "--ray-address", "auto"], capsys, "goes with the executor 'ray'", status=2)
+    fails([*nowhere, "--executor", "ray", "--device", "cuda"], capsys, "leave out --device cuda, or Ray", status=2)
     fails([*out, "--executor", "dask"], capsys, "invalid choice: 'dask'", status=2)
 
 
@@ -181,7 +219,8 @@ def test_imported_flow_is_that_of_the_videos(videos: Path, tmp_path: Path, capsy
     assert found["done"] == ["v3.mp4"]
     assert "7 fields to 9 frames (counted by the video's frames)" in found["failed"]["v0.mp4"]
     assert "5 fields to 5 frames" in found["failed"]["v1.mp4"]
-    assert found["failed"]["v2.mp4"] == f"0 folders below {images} are called v2, where one is needed"
+    none = f"{images}: no folder with flow images is called v2; those there are v0, v1, v3. Rename it after its video"
+    assert found["failed"]["v2.mp4"].startswith(none)
     assert cli.main(["flow", *map(str, words), "--drop-last"]) == 1
     assert "1 videos done (4 fields), 1 were there already, 2 failed" in capsys.readouterr().out
 
@@ -212,6 +251,7 @@ def test_images_without_their_videos(videos: Path, tmp_path: Path, capsys: Print
     )
     out = ["--out", root, "--import-from", images]
     assert len(run([*out, "--fps", 25, "--bound", 15, "--codec", "fast"], capsys)["done"]) == 4
+    assert len(run([*out, "--fps", 25], capsys)["skipped"]) == 4
     settings = FlowStore(root).settings
     assert (settings.bound, settings.codec, settings.estimator) == (15, "fast", "imported")
     # Nothing but the name tells whose it is.
@@ -219,12 +259,20 @@ def test_images_without_their_videos(videos: Path, tmp_path: Path, capsys: Print
     words = ["flow", *map(str, out)]
     fails(words, capsys, "name their videos by DATA, or it by --fps", status=2)
     fails([*words, "--fps", "25", "--precision", "float16"], capsys, "flow images have 8 bit", status=2)
-    fails([*words, "--fps", "25", "--bound", "-1"], capsys, "the bound of stored flow must be")
+    fails([*words, "--fps", "25", "--bound", "-1"], capsys, "the bound of stored flow must be", status=2)
+    passed_over = ["--verify", "--quality", "fast", "--shard", "1/2"]
+    fails([*words, *passed_over], capsys, "leave out --quality, --shard, --verify", status=2)
     fails([*words, "--fps", "25", "--layout", "tsn"], capsys, "finds out by itself", status=2)
     fails([*words, "--export-to", "x", "--layout", "tsn"], capsys, "either --import-from or --export-to", status=2)
     fails([*words[:3], "--export-to", "x"], capsys, "--export-to FOLDER and --layout NAME go together", status=2)
     fails([*words[:3], "--verify", "--drop-last"], capsys, "--drop-last goes with --import-from", status=2)
     fails([*words[:4], str(videos), "--fps", "25", "--bound", "15"], capsys, "no flow images in it")
+    # Two folders that could be the video's.
+    for place in ("a", "b"):
+        shutil.copytree(images / "v0", tmp_path / "twice" / place / "v0")
+    twice = run([videos / "v0.mp4", "--out", root, "--import-from", tmp_path / "twice"], capsys, status=1)
+    assert "2 folders below" in twice["failed"]["v0.mp4"]
+    assert "are called v0 (a/v0, b/v0); keep one" in twice["failed"]["v0.mp4"]
     video = ["flow", str(videos / "v0.mp4"), "--preview", "o.mp4"]
     fails([*video, "--import-from", "x"], capsys, "leave out --import-from", status=2)
     fails([*video, "--export-to", "x", "--layout", "tsn"], capsys, "leave out --export-to", status=2)
@@ -252,6 +300,7 @@ def test_preview(videos: Path, tmp_path: Path, capsys: Printed) -> None:
     preview = ["flow", str(video), "--preview"]
     fails([*preview, str(out), "--out", "o"], capsys, "keeps no flow; leave out --out", status=2)
     fails([*preview, str(out), "--shard", "1/2"], capsys, "leave out --shard", status=2)
+    fails([*preview, str(out), "--verify", "--frames"], capsys, "leave out --frames, --verify", status=2)
     fails([*preview, str(out), "--ray-address", "auto"], capsys, "leave out --ray-address", status=2)
     fails([*preview, "out.gif"], capsys, "the name must end in .mp4", status=2)
     fails([*preview, str(video)], capsys, "the video itself", status=2)

@@ -21,7 +21,7 @@ import pytest
 
 from twostream.errors import UsageError
 from twostream.files import OutputError, remove_leftovers
-from twostream.flow import executors, forecast, jobs
+from twostream.flow import executors, forecast, jobs, store_file
 from twostream.flow import extract as room
 from twostream.flow.claims import claimed
 from twostream.flow.contract import FlowError
@@ -341,7 +341,7 @@ def test_long_videos_are_reported_on_the_way(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(jobs, "_MESSAGE_EVERY", 0.0)
     told: list[str] = []
     run_inline(make(tmp_path / "v.mp4", 4), tmp_path / "store", progress=lambda *state: told.append(state[2]))
-    assert told[1:] == ["v: 0 fields", "v: 1 fields", "v: 2 fields", "v: 3 fields", "v: done"]
+    assert told[2:] == ["v: 0 fields", "v: 1 fields", "v: 2 fields", "v: 3 fields", "v: done"]
 
 
 def test_the_longest_come_first(tmp_path: Path) -> None:
@@ -650,6 +650,8 @@ def test_a_changed_file_of_the_store_is_told_and_computed_anew(tmp_path: Path, c
     summary = run_inline(path, root, verify=True)
     assert summary.done == ("v",)
     assert str(file) in summary.replaced["v"]
+    # What to do about it is done.
+    assert "Delete it" not in summary.replaced["v"]
     assert f"computed anew: v: {summary.replaced['v']}" in summary.lines()
     assert file.read_bytes() == whole
     assert run_inline(path, root, verify=True).skipped == ("v",)
@@ -717,6 +719,21 @@ def test_what_a_first_call_compiles_is_not_taken_for_every_fields_time(
     monkeypatch.setattr(forecast, "stored_size", slow_at_first)
     (source,) = make_several(tmp_path / "videos", 40)
     assert estimate([source], SETTINGS, workers=0).seconds < 39
+
+
+def test_a_finished_store_is_progress_to_the_end(tmp_path: Path) -> None:
+    sources = make_several(tmp_path / "videos", 2, 2)
+    told: list[int] = []
+    for _ in range(2):
+        told.clear()
+        store = FlowStore(tmp_path / "store", SETTINGS)
+        extract(sources, store, workers=0, progress=lambda done, _total, _what: told.append(done))
+    assert told[-1] == 2
+
+
+def test_estimates_skip_grids_that_no_store_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_file, "_MAX_PIXELS", 100)
+    assert np.isnan(estimate(make_several(tmp_path / "videos", 4), SETTINGS, workers=1).seconds)
 
 
 def test_estimates_skip_what_cannot_be_read(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_frames_come_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frame_count", "message"),
     [
-        (4, r"4 fields to 4 frames \(counted by the video's frames\), where 3 are expected: some .* drop_last"),
+        (4, r"4 fields to 4 frames \(counted by the video's frames\), where 3 are expected: some .* --drop-last"),
         (6, "4 fields to 6 frames .* where 5 are expected: extractors that compare frames two apart, or lose the last"),
         (50, "4 fields to 50 frames .*: they are not of this video, or were not all written"),
     ],
@@ -238,7 +238,7 @@ def test_a_whole_data_set_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     summary = import_dataset(root, store, fps=25, progress=lambda *state: told.append(state), **options)  # type: ignore[arg-type]
     assert (summary.done, summary.skipped, summary.fields) == (("A/v1", "B/v3"), (), 5)
     assert "4 fields to 9 frames" in summary.failed["A/v2"]
-    assert told == [(0, 3, "A/v1"), (1, 3, "A/v2"), (2, 3, "B/v3")]
+    assert told == [(0, 3, "A/v1"), (1, 3, "A/v2"), (2, 3, "B/v3"), (3, 3, "")]
     assert FlowStore(tmp_path / "store").has("B/v3.avi")
     with store.open("A/v1") as stored:
         assert stored.provenance["source"]["bytes"] == 1
@@ -307,7 +307,7 @@ def test_a_whole_store_is_exported_and_goes_on(tmp_path: Path) -> None:
     )
     assert (summary.done, summary.skipped, summary.fields) == (("A/v1.avi", "v2"), (), 38)
     assert "v3.flow: the flow of this video is not in the store" in summary.failed["v3"]
-    assert told == [(0, 3, "A/v1.avi"), (1, 3, "v2"), (2, 3, "v3")]
+    assert told == [(0, 3, "A/v1.avi"), (1, 3, "v2"), (2, 3, "v3"), (3, 3, "")]
     again = export_dataset(store, tmp_path / "out", "tsn", ["A/v1.avi", "v4.5"])
     assert (again.done, again.skipped) == (("v4.5",), ("A/v1.avi",))
     assert sorted(find_videos(tmp_path / "out")) == ["A/v1", "v2", "v4.5"]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from test_flow_extract import SETTINGS, make
+from twostream.files import OutputError
+from twostream.flow import preview as preview_room
 from twostream.flow.colour import flow_to_colour
 from twostream.flow.contract import FlowError
 from twostream.flow.estimators import create_estimator
@@ -22,7 +24,9 @@ def test_frame_and_flow_stand_side_by_side(tmp_path: Path) -> None:
     preview = write_preview(source, OWN_SIZE, tmp_path / "out.mp4", progress=lambda *state: told.append(state))
     assert (preview.frames, preview.full_speed) == (11, 5.0)
     assert told[-1] == (11, 11, "writing")
-    assert (11, 12, "looking how fast it moves") in told
+    # Nothing counts as done while it is only looked at.
+    assert (0, 12, "looking how fast it moves") in told
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     written = Video(tmp_path / "out.mp4")
     assert (len(written), written.width, written.height, written.fps) == (11, 320, 120, 10)
     shown, frames = written.frames([0, 5, 10]), source.frames([0, 5, 10])
@@ -58,6 +62,22 @@ def test_one_frame_has_no_motion(tmp_path: Path) -> None:
     with pytest.raises(FlowError, match=r"v\.mp4: it has one frame only, and so no motion to show"):
         write_preview(source, SETTINGS, tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Video(make(tmp_path / "v.mp4", 4))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(preview_room, "find_full_speed", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(OutputError, match=r"out\.mp4: cannot be written"):
+        write_preview(source, SETTINGS, tmp_path / "file" / "out.mp4")
+
+
+def test_frames_too_small_are_those_of_a_named_video(tmp_path: Path) -> None:
+    source = Video(make(tmp_path / "v.mp4", 4, width=12, height=10))
+    with pytest.raises(FlowError, match=r"v\.mp4: frames of 12x10 px are too small for dis"):
+        write_preview(source, OWN_SIZE, tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize("frames", [2, 3, 16, 17, 40])

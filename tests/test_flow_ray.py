@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -139,6 +140,7 @@ class Cluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
     monkeypatch.setattr(ray_executor, "load_ray", lambda: cluster)
+    monkeypatch.setattr(ray_executor, "_knock", lambda _ray, _address: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return cluster
 
@@ -176,6 +178,22 @@ def test_no_cluster(tmp_path: Path, cluster: Cluster, address: str | None, messa
     cluster.refuses = ConnectionError("no room\nand a long tale")
     with pytest.raises(FlowError, match=message):
         run(processes.make_several(tmp_path / "videos", 2), tmp_path / "store", ray_address=address)
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}"])
+def test_an_address_where_nobody_listens_is_told_at_once(form: str, tmp_path: Path) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.listen()
+        ray_executor._knock(ray, form.format(address))
+    began = time.monotonic()
+    sources = processes.make_several(tmp_path / "videos", 2)
+    with pytest.raises(FlowError, match=r"cannot be reached \(.*refused\)\. One is started with: ray start --head"):
+        run(sources, tmp_path / "store", ray_address=form.format(address))
+    assert time.monotonic() - began < 10
+    for no_place in ("auto", "local", "head", "head:", ":1"):
+        ray_executor._knock(ray, no_place)
 
 
 def test_a_video_whose_workers_are_lost_again_and_again_is_named(tmp_path: Path, cluster: Cluster) -> None:

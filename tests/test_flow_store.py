@@ -580,8 +580,10 @@ def test_a_store_is_read_from_end_to_end(tmp_path: Path) -> None:
     assert report.bytes == sum(store.path_for(name).stat().st_size for name in report.sound)
     assert "the checksum of chunk 0 does not match" in report.damaged["d"]
     assert "made with other settings" in report.damaged["e"]
-    assert told == [(0, 4, "c/a"), (1, 4, "c/b.avi"), (2, 4, "d"), (3, 4, "e")]
+    assert told == [(0, 4, "c/a"), (1, 4, "c/b.avi"), (2, 4, "d"), (3, 4, "e"), (4, 4, "")]
     assert report.lines()[0].startswith("2 files are sound (8 fields, ")
+    assert "kB), 2 are not" in report.lines()[0]
+    assert "leave it there and run: twostream flow DATA --out STORE --verify" in report.damaged["d"]
     assert len(report.lines()) == 3
     assert json.loads(json.dumps(report.to_dict()))["sound"] == ["c/a", "c/b.avi"]
     with pytest.raises(FlowStoreError, match="no flow store there"):
@@ -596,6 +598,24 @@ def test_a_store_made_meanwhile_with_other_settings(tmp_path: Path) -> None:
     FlowStore(tmp_path / "b", replace(PLAIN, bound=9)).prepare()
     with pytest.raises(FlowStoreError, match=r"bound: 9\.0, not 20\.0"):
         late.prepare()
+
+
+def test_files_say_what_a_lost_store_file_said(tmp_path: Path) -> None:
+    lost, made = tmp_path / "lost", replace(PLAIN, bound=9)
+    write(lost / "class" / "a.flow", kept=made)
+    (lost / "b.flow").write_bytes(b"not one of ours")
+    assert FlowStore(lost).settings == made
+    with pytest.raises(FlowStoreError, match=r"bound: 9\.0, not 20\.0"):
+        FlowStore(lost, PLAIN)
+    FlowStore(lost, made).prepare()
+    assert json.loads((lost / "store.json").read_text())["settings"]["bound"] == 9
+    # What is a store of its own says nothing of the folder around it.
+    assert stored_settings(tmp_path) is None
+
+
+def test_of_two_estimators_the_parameters_are_not_compared() -> None:
+    difference = FlowSettings(estimator="farneback").difference(FlowSettings(estimator="imported", short_side=None))
+    assert difference == "estimator: farneback, not imported, short_side: 256, not None"
 
 
 def test_no_store_and_no_settings(tmp_path: Path) -> None:
@@ -679,7 +699,8 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     [
         ({"estimator": "raft"}, "no flow estimator is called 'raft'"),
         ({"parameters": {"speed": 1}}, "tvl1 has no parameter speed"),
-        ({"short_side": 15}, "a whole number of px, 16 or more .* got 15"),
+        ({"short_side": 15}, "a whole number of px, 16 to 8192 .* got 15"),
+        ({"short_side": 8193}, "16 to 8192 .* got 8193"),
         ({"short_side": 64.5}, "a whole number of px"),
         ({"fps": 0}, "common frame rate must lie above 0"),
         ({"fps": float("nan")}, "common frame rate must lie above 0"),

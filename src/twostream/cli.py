@@ -48,11 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TwostreamError as error:
         print(f"twostream {name}: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(
-            f"\ntwostream {name}: interrupted; what was finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:
+        how_far = str(stop) or "interrupted; what was finished is kept, the same command goes on from there"
+        print(f"\ntwostream {name}: {how_far}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: no error, but nothing more can be said.

@@ -55,6 +55,20 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+class _Tried(Exception):  # noqa: N818 - ends a write that was only a trial
+    pass
+
+
+def check_writable(path: Path | str) -> None:
+    """Whether :func:`atomic_write` could write there, found before the work for it is done; leaves ``path`` as it was.
+
+    Raises:
+        OutputError: as it would.
+    """
+    with suppress(_Tried), atomic_write(path):
+        raise _Tried
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     with atomic_write(path) as file:

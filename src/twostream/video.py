@@ -252,7 +252,7 @@ class _DamageError(VideoError):
     """Where decoding stopped: after ``frames`` whole frames, because of ``cause``."""
 
     def __init__(self, path: Path | str, frames: int, cause: str) -> None:
-        advice = "to use the frames before the damage, ask for on_error='truncate'"
+        advice = "to use the frames before the damage, ask for on_error='truncate' (twostream flow --on-error truncate)"
         super().__init__(
             path,
             f"damaged after {frames} whole frames: {cause}; {advice}" if frames else f"not one whole frame: {cause}",

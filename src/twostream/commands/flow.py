@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     from twostream.flow.store import FlowSettings, StoreReport
 
 _DEFAULT_ESTIMATOR = "tvl1"
+_DEFAULT_SIDE = 256
+_DEFAULT_BOUND = 20.0
 # Processes that decode and store what one GPU computes.
 _SHARING = 4
+# What would be passed over in silence.
+_NOT_WITH_IMPORT = (
+    *("estimator", "quality", "parameters", "resize", "on_error", "workers", "device", "shard"),
+    *("executor", "ray_address", "verify"),
+)
+_NOT_WITH_PREVIEW = (
+    *("out", "frames", "bound", "codec", "precision", "export_to", "shard", "executor", "ray_address", "verify"),
+    "import_from",
+)
 
 
 def flow(argv: Sequence[str]) -> int:
@@ -33,6 +44,10 @@ def flow(argv: Sequence[str]) -> int:
         return _import(args, parser)
     if args.data is None:
         return _verify(args) if args.verify else _tell(args, _exported(args, None))
+    if args.executor == "ray" and args.device != "cpu":
+        parser.error(f"on a Ray cluster flow is computed by the CPUs; leave out --device {args.device}, or Ray")
+    if args.executor != "ray" and args.ray_address is not None:
+        parser.error("--ray-address goes with the executor 'ray': --executor ray")
     from twostream import console
     from twostream.data.preparation import announce, sources_in
     from twostream.flow.extract import extract, share
@@ -122,9 +137,17 @@ def _parser() -> Parser:
         metavar="A=1,B=2",
         help="of the estimator, by the names `twostream flow` lists on error",
     )
-    flow_options.add_argument("--resize", type=at_least(0), default=256, help="short side in px; 0 keeps each video's")
     flow_options.add_argument(
-        "--fps", type=float, default=None, help="common frame rate, by which frames are chosen first"
+        "--resize",
+        type=at_least(0),
+        default=None,
+        help=f"short side in px; 0 keeps each video's; by default the store's, or {_DEFAULT_SIDE} for a new one",
+    )
+    flow_options.add_argument(
+        "--fps",
+        type=float,
+        default=None,
+        help="common frame rate, by which frames are chosen first; by default the store's, or each video's own",
     )
     flow_options.add_argument(
         "--frames", action="store_true", help="keep the frames too, as JPEG, so that training decodes no video"
@@ -132,8 +155,9 @@ def _parser() -> Parser:
     flow_options.add_argument(
         "--bound",
         type=float,
-        default=20.0,
-        help="largest motion that 8 bit keep, or that imported images stand for, px",
+        default=None,
+        help="largest motion that 8 bit keep, or that imported images stand for, px; by default the store's, or "
+        f"{_DEFAULT_BOUND:g} for a new one",
     )
     flow_options.add_argument(
         "--codec",
@@ -200,6 +224,13 @@ def _check_layout_options(args: argparse.Namespace, parser: Parser) -> None:
         )
     if args.drop_last and args.import_from is None:
         parser.error("--drop-last goes with --import-from")
+    if args.import_from is not None and args.preview is None and (idle := _given(args, parser, _NOT_WITH_IMPORT)):
+        parser.error(f"--import-from takes images as they are and computes nothing; leave out {idle}")
+
+
+def _given(args: argparse.Namespace, parser: Parser, names: Sequence[str]) -> str:
+    """Those of these options that are not as they are by default."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != parser.get_default(name))
 
 
 def _import(args: argparse.Namespace, parser: Parser) -> int:
@@ -207,14 +238,20 @@ def _import(args: argparse.Namespace, parser: Parser) -> int:
     from twostream import console
     from twostream.data.flow_import import import_flow
     from twostream.data.preparation import sources_in
+    from twostream.flow.contract import FlowError
     from twostream.flow.layouts import import_dataset, imported_settings
-    from twostream.flow.store import FlowStore
+    from twostream.flow.store import FlowStore, stored_settings
 
     if args.precision != "uint8":
         parser.error(f"flow images have 8 bit, which --precision {args.precision} would not make more")
     if args.data is None and args.fps is None:
         parser.error("the images do not tell their frame rate: name their videos by DATA, or it by --fps")
-    settings = imported_settings(bound=args.bound, frames=args.frames, codec=args.codec)
+    found = stored_settings(args.out)
+    bound = args.bound if args.bound is not None else (found.bound if found else _DEFAULT_BOUND)
+    try:
+        settings = imported_settings(bound=bound, frames=args.frames, codec=args.codec)
+    except FlowError as error:
+        raise UsageError(str(error)) from error
     store = FlowStore(Path(args.out), settings)
     missing: tuple[str, ...] = ()
     with console.progress_bar("import") as progress:
@@ -260,9 +297,8 @@ def _verify(args: argparse.Namespace) -> int:
 def _preview(args: argparse.Namespace, parser: Parser) -> int:
     if args.data is None:
         parser.error("DATA says which video to show")
-    for name in ("out", "shard", "ray_address", "import_from", "export_to"):
-        if getattr(args, name) is not None:
-            raise UsageError(f"--preview shows one video and keeps no flow; leave out --{name.replace('_', '-')}")
+    if idle := _given(args, parser, _NOT_WITH_PREVIEW):
+        raise UsageError(f"--preview shows one video and keeps no flow; leave out {idle}")
     if args.device != "cpu":
         raise UsageError(f"--preview computes flow on the CPU; leave out --device {args.device}")
     video = Path(args.data)
@@ -297,7 +333,8 @@ def _preview(args: argparse.Namespace, parser: Parser) -> int:
 
 
 def _settings(args: argparse.Namespace) -> "FlowSettings":
-    """What is asked for; where estimator and parameters are left open, those of the store that is there."""
+    """What is asked for; what is left open is as in the store that is there."""
+    from twostream.flow.contract import FlowError
     from twostream.flow.store import FlowSettings, stored_settings
 
     found = stored_settings(args.out) if args.out else None
@@ -310,16 +347,22 @@ def _settings(args: argparse.Namespace) -> "FlowSettings":
             raise UsageError(f"--quality {args.quality} and --parameters quality={parameters['quality']}: which one?")
     if found and not parameters and args.estimator is None:
         parameters = dict(found.parameters)
-    return FlowSettings(
-        estimator=estimator,
-        parameters=parameters,
-        short_side=args.resize or None,
-        fps=args.fps,
-        frames=args.frames,
-        bound=args.bound,
-        codec=args.codec,
-        precision=args.precision,
-    )
+    short_side, bound = (found.short_side, found.bound) if found else (_DEFAULT_SIDE, _DEFAULT_BOUND)
+    fps = found.fps if found else None
+    try:
+        return FlowSettings(
+            estimator=estimator,
+            parameters=parameters,
+            short_side=short_side if args.resize is None else args.resize or None,
+            fps=fps if args.fps is None else args.fps,
+            frames=args.frames,
+            bound=bound if args.bound is None else args.bound,
+            codec=args.codec,
+            precision=args.precision,
+        )
+    except FlowError as error:
+        # A word or a number of this call.
+        raise UsageError(str(error)) from error
 
 
 def _parameters(text: str) -> "dict[str, bool | float | str]":

@@ -9,6 +9,14 @@ from typing import Any, NoReturn
 from twostream.errors import UsageError
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, but not that an option which nobody gave is not given."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        nothing = action.default is None or action.default is False or action.default == ""
+        return action.help if nothing else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with one message for a wrong call, and the nearest option where one was mistyped."""
 
@@ -16,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"twostream {command}",
             description=description,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
             **kwargs,
         )

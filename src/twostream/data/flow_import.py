@@ -1,9 +1,10 @@
 """Folders of flow images of a data set's videos into a store: which is whose, and whether the counts fit."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from twostream.data.items import first_few
 from twostream.data.video_files import without_suffix
 from twostream.errors import TwostreamError
 from twostream.files import OutputError
@@ -64,7 +65,7 @@ def import_flow(
         named_so = [stem] if stem in found else by_last_part[PurePosixPath(stem).name]
         try:
             if len(named_so) != 1:
-                failed[source.name] = f"{len(named_so)} folders below {folder} are called {stem}, where one is needed"
+                failed[source.name] = _not_one(folder, stem, named_so, found)
                 continue
             video = Video(source.path)
             fields += import_folder(
@@ -82,7 +83,19 @@ def import_flow(
             raise
         except TwostreamError as error:
             failed[source.name] = str(error)
+    if progress:
+        progress(len(sources), len(sources), "")
     return TransferSummary(done=tuple(done), skipped=tuple(skipped), failed=failed, fields=fields)
+
+
+def _not_one(folder: Path | str, stem: str, named_so: Sequence[str], found: Iterable[str]) -> str:
+    """Why a video has no folder: there is none of its name, or several."""
+    if named_so:
+        return f"{len(named_so)} folders below {folder} are called {stem} ({first_few(sorted(named_so))}); keep one"
+    return (
+        f"{folder}: no folder with flow images is called {stem}; those there are {first_few(sorted(found), 3)}. Rename "
+        "it after its video, or give it the path that the video has in DATA"
+    )
 
 
 __all__ = ["import_flow"]

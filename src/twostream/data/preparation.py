@@ -76,6 +76,9 @@ def announce(sources: Sequence[Source], store: FlowStore, *, workers: int | None
         say: takes a line for the user.
     """
     waiting = [source for source in sources if not store.has(source.name)]
+    if not sources:
+        say("flow: no video falls to this call")
+        return
     if not waiting:
         say(f"flow: all {len(sources)} videos are in {store.root}")
         return
@@ -84,11 +87,12 @@ def announce(sources: Sequence[Source], store: FlowStore, *, workers: int | None
         say(f"flow: {len(waiting)} of {len(sources)} videos are not in {store.root}, whose flow is imported")
         return
     guess = estimate(waiting, settings, workers=workers or 1)
-    cores = "of one core's work" if workers is None else f"with {workers} processes"
+    cores = "of one core's work" if workers is None else f"with {workers} process{'es' * (workers != 1)}"
+    grid = "each video's own size" if settings.short_side is None else f"short side {settings.short_side}"
+    rate = "" if settings.fps is None else f" and {settings.fps:g} frames/s"
     say(
-        f"flow: {len(waiting)} of {len(sources)} videos to go with {settings.estimator} at short side "
-        f"{settings.short_side}, about {seconds_text(guess.seconds)} {cores} and {bytes_text(guess.bytes)} in "
-        f"{store.root}"
+        f"flow: {len(waiting)} of {len(sources)} videos to go with {settings.estimator} at {grid}{rate}, about "
+        f"{seconds_text(guess.seconds)} {cores} and {bytes_text(guess.bytes)} in {store.root}"
     )
     if guess.seconds > _LONG and settings.estimator != _FASTEST and stored_settings(store.root) is None:
         other = estimate(waiting, replace(settings, estimator=_FASTEST, parameters={}), workers=workers or 1)

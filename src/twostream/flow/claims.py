@@ -142,8 +142,14 @@ def _created(claim: Path, content: bytes) -> bool:
         for _ in range(10):
             claim.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with claim.open("xb", buffering=0) as file:
-                    file.write(content)
+                with claim.open("xb") as file:
+                    try:
+                        file.write(content)
+                        file.flush()
+                    except OSError:
+                        # One that says nothing would keep everybody waiting until it counts as dead.
+                        claim.unlink(missing_ok=True)
+                        raise
                 return True
             except FileNotFoundError:
                 # Whoever was last to leave has just taken the folder away.

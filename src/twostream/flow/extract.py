@@ -22,6 +22,7 @@ from twostream.flow.executors import Executor, in_turn, in_workers
 from twostream.flow.jobs import Job, Outcome, Source, finished, size_of
 from twostream.flow.settings import IMPORTED
 from twostream.flow.store import FlowStore, stored_settings
+from twostream.flow.store_file import REMEDY
 from twostream.units import bytes_text, seconds_text
 from twostream.video import OnError
 
@@ -162,7 +163,9 @@ def extract(
         else:
             waiting.append(job)
             if found is not None:
-                so_far.replaced[name] = found
+                # It is being done.
+                so_far.replaced[name] = found.removesuffix(f". {REMEDY}")
+    so_far.say_now("looked what is there already")
     if waiting:
         _prepare(store, run, so_far)
         _tidy(store.root, run)

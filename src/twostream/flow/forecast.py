@@ -15,6 +15,7 @@ from twostream.flow.estimators import create_estimator, flow_sequence
 from twostream.flow.executors import divided
 from twostream.flow.jobs import Source, size_of
 from twostream.flow.store import FlowSettings, stored_size
+from twostream.flow.store_file import check_grid
 from twostream.video import Video, grid_size, probe
 
 
@@ -75,6 +76,7 @@ def _measure(path: Path, settings: FlowSettings) -> Estimate:
     info = probe(path)
     fields = max(0, (info.frames if settings.fps is None else round(info.seconds * settings.fps)) - 1)
     size = grid_size(info.width, info.height, settings.short_side)
+    check_grid(*size)
     estimator = create_estimator(settings.estimator, **settings.parameters)
     # First calls may have to compile, of the flow and of the codec. Large enough for every estimator's patches.
     still = np.zeros((128, 128), np.uint8)

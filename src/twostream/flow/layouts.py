@@ -327,7 +327,10 @@ def _checked_count(found: FoundFlow, frame_count: int | None, checked_by: str, *
     if fields == frame_count and drop_last:
         return fields - 1
     if fields == frame_count:
-        why = "some extractors repeat the last field or add an empty one; if yours does, leave it away with drop_last"
+        why = (
+            "some extractors repeat the last field or add an empty one; if yours does, leave it away with --drop-last "
+            "(drop_last=True)"
+        )
     elif fields == frame_count - 2:
         why = "extractors that compare frames two apart, or lose the last pair, make one too few; extract it again"
     else:
@@ -549,6 +552,8 @@ def _each(names: Sequence[str], one: Callable[[str], int | None], progress: Prog
         else:
             done.append(name)
             fields += count
+    if progress is not None:
+        progress(len(names), len(names), "")
     return TransferSummary(done=tuple(done), skipped=tuple(skipped), failed=failed, fields=fields)
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from twostream.files import check_writable
 from twostream.flow.colour import flow_to_colour
 from twostream.flow.contract import Flow, FlowError
 from twostream.flow.estimators import create_estimator
@@ -63,7 +64,12 @@ def write_preview(
         OutputError: ``out`` cannot be written.
     """
     say = progress or (lambda _done, _total, _what: None)
-    full_speed = find_full_speed(video, settings, say)
+    # Found before the work is done, not after it.
+    check_writable(out)
+    try:
+        full_speed = find_full_speed(video, settings, say)
+    except FlowError as error:
+        raise FlowError(f"{video.path}: {error}") from error
     total = video.count(settings.fps) - 1
     if total < 1:
         raise FlowError(f"{video.path}: it has one frame only, and so no motion to show")
@@ -101,7 +107,8 @@ def find_full_speed(video: Video, settings: FlowSettings, say: Progress) -> floa
             # Every fourth px either way says as much.
             speeds.append(np.hypot(u[::4, ::4], v[::4, ::4]).ravel())
         previous = luma
-        say(min(k, expected), expected, "looking how fast it moves")
+        # None is written yet; what counts is still to come.
+        say(0, expected, "looking how fast it moves")
     if not speeds:
         return 1.0
     return round_up(float(np.quantile(np.concatenate(speeds), _SHARE)))

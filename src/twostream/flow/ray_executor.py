@@ -2,9 +2,10 @@
 
 import os
 import platform
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from twostream.flow.jobs import Job, Outcome, run_job
 
 # How often a video whose worker was lost is given to another one.
 _RETRIES = 3
+# Seconds for the first answer from a cluster's address.
+_PATIENCE = 10.0
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def on_ray(jobs: Sequence[Job], report: Report, *, workers: int | None, address: str | None) -> Outcomes:
@@ -117,11 +121,12 @@ def _cluster(ray: Any, address: str | None, workers: int | None) -> Iterator[Non
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address:
+            _knock(ray, address)
             ray.init(address=address, **quiet)
         else:
             # "local": not the cluster that happens to run here, which may be somebody else's.
             ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         if not address:
             raise FlowError(f"Ray cannot be started on this machine ({reason})") from error
@@ -134,6 +139,24 @@ def _cluster(ray: Any, address: str | None, workers: int | None) -> Iterator[Non
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(ray: Any, address: str) -> None:
+    """Whether anybody listens at ``HOST:PORT``: Ray itself goes on trying for many minutes, and says so at length.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    # "auto" and the like name no place.
+    if not (host and port.isdecimal()):
+        return
+    if host in _THIS_MACHINE:
+        # As Ray does, which listens at the address that other machines see.
+        with suppress(OSError):
+            socket.create_connection((ray.util.get_node_ip_address(), int(port)), timeout=_PATIENCE).close()
+            return
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def load_ray() -> Any:

@@ -12,6 +12,8 @@ CODECS = ("compact", "fast")
 PRECISIONS = ("uint8", "float16")
 # In place of an estimator, of flow that others computed: nobody knows how.
 IMPORTED = "imported"
+# The side of the largest square that a store keeps.
+MAXIMUM_SIDE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +52,12 @@ class FlowSettings:
         if self.estimator != IMPORTED:
             effective = create_estimator(self.estimator, **self.parameters).parameters
             object.__setattr__(self, "parameters", effective)
-        if self.short_side is not None and not (_is_whole(self.short_side) and self.short_side >= MINIMUM_SIDE):
+        if self.short_side is not None and not (
+            _is_whole(self.short_side) and MINIMUM_SIDE <= self.short_side <= MAXIMUM_SIDE
+        ):
             raise FlowError(
-                f"the short side of the grid must be a whole number of px, {MINIMUM_SIDE} or more (or none, which "
-                f"keeps each video's size), got {self.short_side}"
+                f"the short side of the grid must be a whole number of px, {MINIMUM_SIDE} to {MAXIMUM_SIDE} (or none, "
+                f"which keeps each video's size), got {self.short_side}"
             )
         if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps <= 1000):
             raise FlowError(f"the common frame rate must lie above 0 and up to 1000 (or be none), got {self.fps}")
@@ -106,8 +110,11 @@ class FlowSettings:
         return mine == wanted
 
     def difference(self, asked: "FlowSettings") -> str:
-        """The entries whose content differs, as "name: found, not asked"."""
-        one, other = ({**s.content(), **s.parameters} for s in (self, asked))
+        """The entries whose content differs, as "name: found, not asked"; of one estimator, its parameters too."""
+        one, other = self.content(), asked.content()
+        # Those of two estimators have nothing to do with each other.
+        if self.estimator == asked.estimator:
+            one, other = {**one, **self.parameters}, {**other, **asked.parameters}
         names = [name for name in {**one, **other} if name != "parameters" and one.get(name) != other.get(name)]
         return ", ".join(f"{name}: {one.get(name)}, not {other.get(name)}" for name in names)
 
@@ -120,4 +127,4 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-__all__ = ["CODECS", "IMPORTED", "PRECISIONS", "FlowSettings"]
+__all__ = ["CODECS", "IMPORTED", "MAXIMUM_SIDE", "PRECISIONS", "FlowSettings"]

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from twostream.files import atomic_write, write_text
+from twostream.files import check_writable, write_text
 from twostream.flow.contract import FlowError
 from twostream.flow.settings import FlowSettings
 from twostream.flow.store_file import REMEDY, FlowStoreError, StoredFlow, StoredFlowWriter, stored_size
+from twostream.units import bytes_text
 
 SUFFIX = ".flow"
 
@@ -118,25 +119,24 @@ class FlowStore:
             FlowStoreError: another process has made it with other settings in the meantime.
         """
         file = self.root / _STORE_FILE
-        if stored_settings(self.root) is None:
+        FlowStore(self.root, self.settings)
+        if file.exists():
+            check_writable(file)
+        else:
             write_text(
                 file, json.dumps({"format": _STORE_FORMAT, "settings": self._plain}, indent=1, sort_keys=True) + "\n"
             )
-        else:
-            FlowStore(self.root, self.settings)
-            with suppress(_Tried), atomic_write(file):
-                raise _Tried
 
 
 _STORE_FILE = "store.json"
-
-
-class _Tried(Exception):  # noqa: N818 - ends a write that was only a trial
-    pass
+# How deep below a store its files are looked for where store.json is lost: a data set's names are no deeper.
+_DEPTHS = ("*", "*/*", "*/*/*")
 
 
 def stored_settings(root: Path | str) -> FlowSettings | None:
     """What the store in this folder was made with; None where there is no store.
+
+    Where ``store.json`` was lost, its files still say it: to be asked for other settings must not cost their flow.
 
     Raises:
         FlowStoreError: ``root`` is a file, or its ``store.json`` cannot be read.
@@ -148,7 +148,7 @@ def stored_settings(root: Path | str) -> FlowSettings | None:
             raise FlowStoreError(f"{file}: a store of another format ({values['format']}); this reads {_STORE_FORMAT}")
         return FlowSettings.from_dict(values["settings"])
     except FileNotFoundError:
-        return None
+        return _settings_of_files(Path(root))
     except NotADirectoryError as error:
         raise FlowStoreError(f"{root}: a file stands where the folder of a flow store must be") from error
     except FlowStoreError:
@@ -156,8 +156,20 @@ def stored_settings(root: Path | str) -> FlowSettings | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError, FlowError) as error:
         raise FlowStoreError(
             f"{file}: cannot be read as the settings of a flow store ({error}). Delete it and run the same command "
-            "again; finished videos are kept if their settings are the same"
+            "again; finished videos are kept, and say what it said"
         ) from error
+
+
+def _settings_of_files(root: Path) -> FlowSettings | None:
+    """Those of the first sound file below ``root``; None where there is none."""
+    for depth in _DEPTHS:
+        for path in root.glob(depth + SUFFIX):
+            # A store inside this folder is another one.
+            if any((folder / _STORE_FILE).exists() for folder in path.parents if folder != root):
+                continue
+            with suppress(FlowError), StoredFlow(path) as stored:
+                return stored.settings
+    return None
 
 
 Progress = Callable[[int, int, str], None]
@@ -185,7 +197,7 @@ class StoreReport:
     def lines(self) -> list[str]:
         """For people: one line, and one more for each file that is not sound."""
         return [
-            f"{len(self.sound)} files are sound ({self.fields} fields, {self.bytes} bytes), "
+            f"{len(self.sound)} files are sound ({self.fields} fields, {bytes_text(self.bytes)}), "
             f"{len(self.damaged)} are not",
             *(f"damaged: {reason}" for reason in self.damaged.values()),
         ]
@@ -217,6 +229,8 @@ def verify_store(root: Path | str, progress: Progress | None = None) -> StoreRep
                 size += stored.bytes
         except FlowStoreError as error:
             damaged[name] = str(error)
+    if progress is not None:
+        progress(len(names), len(names), "")
     return StoreReport(sound=tuple(sound), damaged=damaged, fields=fields, bytes=size)
 
 

@@ -52,7 +52,7 @@ _MAX_HEADER = 1 << 20
 _MAX_PIXELS = 1 << 26
 _MAX_SIDE = 65_500
 _HALF_RULE = "float16 px, not clipped"
-REMEDY = "Delete it and run the same command again, or: twostream flow DATA --out STORE"
+REMEDY = "Delete it and run the same command again, or leave it there and run: twostream flow DATA --out STORE --verify"
 
 
 class FlowStoreError(FlowError):
@@ -82,6 +82,19 @@ def _as_kept(field: npt.NDArray[Any], settings: FlowSettings) -> npt.NDArray[Any
     return field if field.dtype == np.uint8 else quantize(field, settings.bound)
 
 
+def check_grid(width: int, height: int) -> None:
+    """Refuse what no file of a store can hold.
+
+    Raises:
+        FlowError: too many px, or too many on one side.
+    """
+    if not (min(width, height) >= 1 and max(width, height) <= _MAX_SIDE and width * height <= _MAX_PIXELS):
+        raise FlowError(
+            f"a grid of {width}x{height} px is beyond what a flow store keeps ({_MAX_PIXELS:,} px, "
+            f"{_MAX_SIDE:,} a side); ask for a smaller short side"
+        )
+
+
 class StoredFlowWriter:
     """Writes one file of a store, field by field; it appears when the block ends after :meth:`finish`.
 
@@ -102,11 +115,7 @@ class StoredFlowWriter:
     """
 
     def __init__(self, path: Path | str, settings: FlowSettings, *, width: int, height: int) -> None:
-        if not (min(width, height) >= 1 and max(width, height) <= _MAX_SIDE and width * height <= _MAX_PIXELS):
-            raise FlowError(
-                f"a grid of {width}x{height} px is beyond what a flow store keeps ({_MAX_PIXELS:,} px, "
-                f"{_MAX_SIDE:,} a side); ask for a smaller short side"
-            )
+        check_grid(width, height)
         self.path = Path(path)
         self.settings = settings
         self.width = width
@@ -460,4 +469,4 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
-__all__ = ["REMEDY", "FlowStoreError", "StoredFlow", "StoredFlowWriter", "stored_size"]
+__all__ = ["REMEDY", "FlowStoreError", "StoredFlow", "StoredFlowWriter", "check_grid", "stored_size"]
