@@ -25,7 +25,7 @@ Progress = Callable[[int, int, str], None]
 SET = "long_term"
 # A window of the timeline sees as many seconds as one of the set's videos lasts; only where it holds one of them from
 # end to end is there an order to name, so it must be sure.
-WINDOW, MIN_SCORE = 3.2, 0.7
+WINDOW, MIN_SCORE = 3.2, 0.8
 
 
 def run_demo(out: Path, *, short: bool, seed: int, say: Say, progress: Progress | None = None) -> Path:
@@ -58,12 +58,13 @@ def run_demo(out: Path, *, short: bool, seed: int, say: Say, progress: Progress 
         size=size,
         weights="none",
         seed=seed,
-        # A process for each core takes longer to start than so few videos to read.
-        flow=FlowConfig(store=str(out / "flow"), workers=1 if short else None),
+        # DIS needs nothing compiled first, and for so few videos a process for each core takes longer to start than to
+        # do its work.
+        flow=FlowConfig(store=str(out / "flow"), estimator="dis", workers=1 if short else None),
         optim=OptimConfig(batch_size=min(16, clips)),
         trainer=TrainerConfig(epochs=epochs, repeats=1 if short else 3, tensorboard=False),
     )
-    # The same budget; stacks of flow spread over half of the clip, however long it is.
+    # The same budget. The motions lie anywhere in a clip: stacks spread over nearly all of it miss neither.
     stpn = replace(
         late_fusion,
         out=str(out / "stpn"),
@@ -73,17 +74,19 @@ def run_demo(out: Path, *, short: bool, seed: int, say: Say, progress: Progress 
             "attention_d": 512,
             "top_d": 1024,
             "dropout": 0.2,
-            "min_spread": 0.4,
-            "max_spread": 0.6,
+            "snippets": 5,
+            "min_spread": 0.8,
+            "max_spread": 1.0,
         },
     )
     say("2/7 optical flow, then training of a two-stream network (late fusion)")
     train(late_fusion, say=say, progress=progress)
-    say("3/7 training of STPN: one frame, three stacks of flow, one loss")
+    say("3/7 training of STPN: one frame, five stacks of flow, one loss")
     train(stpn, say=say, progress=progress)
     runs = [RunFolder.open(out / name) for name in ("late_fusion", "stpn")]
     say("4/7 the test videos")
-    evaluations = [evaluate_run(run, say=say, progress=progress) for run in runs]
+    # Thirty small views of each video take a third of the time of fifty whole ones.
+    evaluations = [evaluate_run(run, protocol="10x3", say=say, progress=progress) for run in runs]
     say("5/7 a new, longer video, labelled as it goes, and where STPN looks in it")
     film, holds = new_video(runs[1], out / "new_video.mp4")
     say(f"  in truth, {WINDOW:g} s each: {', '.join(holds)}")
@@ -125,8 +128,8 @@ def closing_lines(evaluations: Sequence[Evaluation], page: Path, seconds: float)
     ceilings = SETS[SET].ceilings(classes)
     return (
         f"accuracy on {len(baseline)} test videos: appearance {alone['appearance']:.2f}, motion {alone['motion']:.2f}, "
-        f"late fusion {summary(baseline)['top1']:.2f} (by construction at most {ceilings['late_fusion']:.2f}, chance "
-        f"{ceilings['chance']:.2f})",
+        f"late fusion {summary(baseline)['top1']:.2f} (none can expect more than {ceilings['late_fusion']:.2f} here, "
+        f"chance {ceilings['chance']:.2f})",
         f"STPN, which sees several moments together: {summary(stpn)['top1']:.2f}, after {seconds_text(seconds)}",
         f"open {page.resolve()}",
     )
