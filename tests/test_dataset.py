@@ -19,6 +19,7 @@ from twostream.data.sampling import sample_middle, sample_training, sample_views
 from twostream.data.transforms import Augment
 from twostream.errors import UsageError
 from twostream.evaluation.protocols import get_protocol, view_dataset
+from twostream.flow.quantize import flip_horizontal
 from twostream.flow.store import FlowSettings, FlowStore, StoredFlowWriter
 from twostream.video import Video, write_video
 
@@ -126,6 +127,42 @@ def test_both_streams_see_the_same_region_and_are_mirrored_together(
         # The number of the field, or 255 minus it.
         assert (int(clip.flow[0, 0, 0, 0]) > 127) == backwards
     assert 0 < mirrored < 12
+
+
+def swinging(k: int) -> np.ndarray:
+    """A field in which only the right end of the frame moves."""
+    flow = np.full((2, HEIGHT, WIDTH), 128, np.uint8)
+    flow[0, 10:30, 36:] = 128 + (30 if k % 2 else -30)
+    return flow
+
+
+def test_crops_are_taken_from_where_something_moves(items: Sequence[VideoItem], tmp_path: Path) -> None:
+    store = FlowStore(tmp_path, FlowSettings(short_side=HEIGHT))
+    write_stored(store, "walk/a.mp4", [swinging(k) for k in range(59)])
+    spec = SPEC.with_(region="motion", resize=28)
+    columns = frame(0)[0, :, 0].astype(float)
+    drawn = VideoDataset(items, store, spec, augment=Augment(flip=0.0))
+    for epoch in range(6):
+        assert columns[14] < float(drawn[epoch, 0].rgb[0, 0].min()), "the left does not move"
+    dataset = VideoDataset(items, store, spec, augment=None)
+    clip = dataset[0]
+    moving = clip.flow[0, 0] != 128
+    assert moving.float().mean() > 0.25, "a seventh of the whole frame"
+    # The same region in both streams: motion is where the right end of the ramp is.
+    assert float(clip.rgb[0, 0].float().mean(0)[moving.float().mean(0) > 0.3].min()) > columns[33]
+    views = ViewDataset(items, store, spec, steps=3, space="whole", flips=True)[0]
+    assert views.rgb.shape[-2:] == (28, 28), "a square region"
+    assert torch.equal(
+        views.flow[1],
+        torch.from_numpy(flip_horizontal(views.flow[0].numpy().reshape(10, 2, 28, 28))).reshape(1, 20, 28, 28),
+    )
+    again = pickle.loads(pickle.dumps(dataset))
+    assert same(again[0], clip)
+
+
+def test_a_network_that_looks_at_motion_needs_a_store(items: Sequence[VideoItem]) -> None:
+    with pytest.raises(UsageError, match="needs a flow store, even if it reads no flow"):
+        VideoDataset(items, None, SPEC.with_(region="motion", streams=("appearance",)))
 
 
 def test_held_out_clips_are_the_middle_through_the_centre(items: Sequence[VideoItem], store: FlowStore) -> None:

@@ -18,6 +18,7 @@ from twostream.checkpoint import CheckpointError, save_model
 from twostream.cli import main
 from twostream.clip import InputSpec, ShapeError
 from twostream.data.items import VideoItem
+from twostream.data.region import WHOLE, Region
 from twostream.data.sampling import NO_MOTION, ClipIndices
 from twostream.errors import UsageError
 from twostream.evaluation.evaluate import evaluate
@@ -37,6 +38,7 @@ from twostream.prediction import (
     write_srt,
 )
 from twostream.prediction.clip_reader import read_clips
+from twostream.prediction.judge import Judge
 from twostream.prediction.overlay import labelled
 from twostream.prediction.writers import srt_time
 from twostream.video import Frame, Video, VideoError, write_video
@@ -63,6 +65,25 @@ def moving(count: int, *, height: int = 48, width: int = 64, seed: int = 0, leve
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("videos") / "clip.mp4"
     write_video(path, moving(40), 10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A still picture, in a corner of which a patch swings."""
+    rng = np.random.default_rng(3)
+    ground = rng.integers(60, 190, (18, 24, 3)).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    patch = rng.integers(0, 250, (5, 5, 3)).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+
+    def frames() -> Iterator[Image]:
+        for i in range(40):
+            picture = ground.copy()
+            x = 4 + round(6 * (1 + np.sin(i / 2)))
+            picture[44:64, x : x + 20] = patch
+            yield picture
+
+    path = tmp_path_factory.mktemp("videos") / "corner.mp4"
+    write_video(path, frames(), 10, crf=10)
     return path
 
 
@@ -130,6 +151,51 @@ def test_the_network_sees_what_evaluation_shows_it(clip: Path, tmp_path: Path, s
     rgb, flow = predictor.model.all_shown()
     assert torch.equal(rgb, views.rgb)
     assert torch.equal(flow, views.flow)
+
+
+@pytest.mark.parametrize("protocol", ["25-step", "25x10", "10x3"])
+def test_a_network_that_looks_at_motion_sees_what_evaluation_shows_it(
+    corner: Path, tmp_path: Path, protocol: str
+) -> None:
+    spec = BOTH.with_(region="motion")
+    predictor = watcher(spec)
+    items, store = stored(corner, tmp_path, flow_settings())
+    views, whole = (view_dataset(PROTOCOLS[protocol], items, store, seen)[0] for seen in (spec, BOTH))
+    predictor.predict(corner, protocol=protocol)
+    assert isinstance(predictor.model, Recorder)
+    rgb, flow = predictor.model.all_shown()
+    assert torch.equal(rgb, views.rgb)
+    assert torch.equal(flow, views.flow)
+    assert views.rgb.shape[-2:] != whole.rgb.shape[-2:] or not torch.equal(views.rgb, whole.rgb)
+
+
+def test_each_window_is_looked_at_where_it_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch swings at the left for three seconds, then at the right; the whole video is looked at from end to end."""
+    ground = np.random.default_rng(3).integers(0, 60, (18, 48, 3)).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+
+    def frames() -> Iterator[Image]:
+        for i in range(60):
+            picture = ground.copy()
+            x = (8 if i < 30 else 148) + round(6 * (1 + np.sin(i / 2)))
+            picture[24:48, x : x + 24] = 250 - ground[24:48, x : x + 24]
+            yield picture
+
+    write_video(tmp_path / "two.mp4", frames(), 10, crf=10)
+    seen: list[Region] = []
+    add = Judge.add
+
+    def noting(judge: Judge, n: int, frames: Image, fields: Image, region: Region = WHOLE) -> None:
+        seen.append(region)
+        add(judge, n, frames, fields, region)
+
+    monkeypatch.setattr(Judge, "add", noting)
+    spec = SNIPPETS.with_(region="motion")
+    predictor = Predictor(Recorder(spec), CLASSES, flow=flow_settings(short_side=72), device="cpu")
+    predictor.predict(tmp_path / "two.mp4", protocol="1-view", timeline=True, window=2.0, stride=1.0)
+    middles = [region.left + region.width / 2 for region in seen]
+    assert sum(middle < 0.35 for middle in middles) >= 2
+    assert sum(middle > 0.65 for middle in middles) >= 2
+    assert any(0.4 < middle < 0.6 for middle in middles)
 
 
 @pytest.mark.parametrize("name", ["two_stream_resnet18", "spatial_resnet18", "temporal_resnet18"])

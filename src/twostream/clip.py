@@ -16,6 +16,7 @@ from twostream.files import atomic_write
 
 Sampling = Literal["segments", "strided", "snippets"]
 Stream = Literal["appearance", "motion"]
+Looking = Literal["frame", "motion"]
 Votes = tuple[tuple[str, int], ...]
 
 
@@ -50,6 +51,8 @@ class InputSpec:
             the first and the last snippet, whatever its length; the middle at test time.
         rgb_offset: for ``snippets``, the frame that is shown, counted from the one that the middle snippet begins at.
         fps: common frame rate that frames are chosen by before flow is computed; None keeps each video's own.
+        region: what of the frame crops are taken from: all of the ``"frame"``, or the square in which a clip's
+            ``"motion"`` is, see :func:`twostream.data.region.moving_region`.
     """
 
     streams: tuple[Stream, ...] = ("appearance", "motion")
@@ -69,12 +72,15 @@ class InputSpec:
     spread: tuple[float, float] | None = None
     rgb_offset: int = 0
     fps: float | None = None
+    region: Looking = "frame"
 
     def __post_init__(self) -> None:
         if not self.streams or any(s not in get_args(Stream) for s in self.streams):
             raise ShapeError(f"streams are drawn from {get_args(Stream)}, got {self.streams}")
         if self.sampling not in get_args(Sampling):
             raise ShapeError(f"sampling is one of {get_args(Sampling)}, got {self.sampling!r}")
+        if self.region not in get_args(Looking):
+            raise ShapeError(f"region is one of {get_args(Looking)}, got {self.region!r}")
         for name in ("size", "resize", "steps", "snippets", "flow_length"):
             if getattr(self, name) < 1:
                 raise ShapeError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -282,6 +288,7 @@ def vote_count(votes: Sequence[tuple[str, int]]) -> int:
 __all__ = [
     "Clip",
     "InputSpec",
+    "Looking",
     "Sampling",
     "Scores",
     "ScoresError",

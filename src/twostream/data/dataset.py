@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from twostream.clip import Clip, InputSpec
 from twostream.data.items import DataError, VideoItem
+from twostream.data.region import WHOLE, Region, moving_region, region_fields
 from twostream.data.sampling import (
     NO_MOTION,
     ClipIndices,
@@ -103,9 +104,11 @@ class VideoDataset(Dataset[Clip]):
         with self._reader.open(item) as video:
             span = video.span(item)
             share = spec.size / spec.resize
+            region = self._reader.region(item, video, span)
+            width, height = region.px(video.width, video.height)
             if self.augment is None:
                 indices = sample_middle(spec, len(span), short_clips=self.short_clips)
-                transform = covering_crops("centre", video.width, video.height, share=share)[0]
+                transform = covering_crops("centre", width, height, share=share)[0]
             else:
                 rng = np.random.default_rng((self.seed, epoch, index))
                 stride = None
@@ -114,9 +117,9 @@ class VideoDataset(Dataset[Clip]):
                     stride = draw_stride(spec, np.random.default_rng((self.seed, batch[0], len(self) + 1)))
                 indices = sample_training(spec, len(span), rng, stride=stride, short_clips=self.short_clips)
                 mirror = item.label not in self.no_flip
-                transform = self.augment.draw(rng, video.width, video.height, share=share, mirror=mirror)
+                transform = self.augment.draw(rng, width, height, share=share, mirror=mirror)
             pixels = _Pixels(video, [indices.shifted(span.start)], spec)
-        rgb, flow = pixels.through(transform, (spec.size, spec.size))
+        rgb, flow = pixels.through(transform.within(region), (spec.size, spec.size))
         return Clip(rgb[0], flow[0], item.label, index)
 
 
@@ -199,15 +202,17 @@ class ViewDataset(Dataset[Clip]):
             first = views[0].position
             clips = [clip.shifted(span.start) for clip in clips[first : views[-1].position + 1]]
             pixels = _Pixels(video, clips, spec)
-            crops = covering_crops(self.space, video.width, video.height, share=spec.size / spec.resize)
+            region = self._reader.region(item, video, span)
+            width, height = region.px(video.width, video.height)
+            crops = covering_crops(self.space, width, height, share=spec.size / spec.resize)
             shape = (spec.size, spec.size)
             if self.space == "whole":
-                shape = grid_size(video.width, video.height, spec.resize)
+                shape = grid_size(round(width), round(height), spec.resize)
         rgb, flow = pixels.empty(len(views), shape)
         for crop, flip in dict.fromkeys((view.crop, view.flip) for view in views):
             r = [place for place, view in enumerate(views) if (view.crop, view.flip) == (crop, flip)]
             t = [views[place].position - first for place in r]
-            seen = pixels.through(replace(crops[crop], flip=flip), shape)
+            seen = pixels.through(replace(crops[crop], flip=flip).within(region), shape)
             rgb[r], flow[r] = seen[0][t], seen[1][t]
         return Clip(rgb, flow, item.label, index)
 
@@ -334,6 +339,13 @@ class _OpenVideo:
             )
         return span
 
+    def region(self, span: range) -> Region:
+        """Where something moves in these frames, as far as flow is stored."""
+        wanted = region_fields(span.start, span.stop)
+        if self._stored is None or not len(wanted):
+            return WHOLE
+        return moving_region(self._stored.fields(wanted), self._stored.bound)
+
     def frames(self, indices: IntArray) -> Uint8Array:
         """(n, H, W, 3) on the grid."""
         if self._stored is not None and self._stored.has_frames:
@@ -366,6 +378,11 @@ class _Reader:
             raise UsageError(
                 "this network reads flow, so it needs a flow store; make one with: twostream flow DATA --out STORE"
             )
+        if store is None and spec.region == "motion":
+            raise UsageError(
+                "this network looks at where something moves, so it needs a flow store, even if it reads no flow; make "
+                "one with: twostream flow DATA --out STORE"
+            )
         if store is not None and store.settings.fps != spec.fps:
             raise DataError(
                 f"{store.root} holds flow at {_rate(store.settings.fps)}, but the network wants {_rate(spec.fps)}; "
@@ -373,10 +390,12 @@ class _Reader:
             )
         self._store = store
         self._spec = spec
+        # Found once: it takes longer than reading a clip.
+        self._regions: dict[tuple[str, range], Region] = {}
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_store": self._store, "_spec": self._spec}
+        return {"_store": self._store, "_spec": self._spec, "_regions": self._regions}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -385,6 +404,14 @@ class _Reader:
     def _forget(self) -> None:
         self._opened: OrderedDict[str, _OpenVideo] = OrderedDict()
         self._process = os.getpid()
+
+    def region(self, item: VideoItem, video: _OpenVideo, span: range) -> Region:
+        """What of the frame crops of an item's frames are taken from."""
+        if self._spec.region == "frame":
+            return WHOLE
+        if (item.video, span) not in self._regions:
+            self._regions[item.video, span] = video.region(span)
+        return self._regions[item.video, span]
 
     @contextmanager
     def open(self, item: VideoItem) -> Iterator[_OpenVideo]:

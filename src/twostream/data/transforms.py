@@ -6,7 +6,7 @@ papers.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import cv2
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from twostream.data.region import Region
 from twostream.errors import UsageError
 from twostream.flow.quantize import flip_horizontal
 
@@ -49,6 +50,16 @@ class ClipTransform:
     flip: bool = False
     brightness: float = 1.0
     contrast: float = 1.0
+
+    def within(self, region: Region) -> "ClipTransform":
+        """The same crop of a region of the grid instead of the whole of it."""
+        return replace(
+            self,
+            left=region.left + self.left * region.width,
+            top=region.top + self.top * region.height,
+            width=self.width * region.width,
+            height=self.height * region.height,
+        )
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The crop on a grid of ``width`` x ``height`` px: left, top, right, bottom; never empty."""
@@ -151,13 +162,13 @@ class Augment:
                 raise UsageError(f"augmentation: {name} must be {wanted}, got {got!r}")
 
     def draw(
-        self, rng: np.random.Generator, width: int, height: int, *, share: float, mirror: bool = True
+        self, rng: np.random.Generator, width: float, height: float, *, share: float, mirror: bool = True
     ) -> ClipTransform:
         """Draw what is done to one clip of frames of ``width`` x ``height`` px.
 
         Args:
             rng: always asked for the sides, the place, the mirror image and the colour, in this order.
-            width, height: of the stored grid.
+            width, height: of the stored grid, or of the region of it that crops are taken from.
             share: side of the network's square over the short side (224 / 256); the side of a ``centre`` crop.
             mirror: False for a clip whose class a mirror image would change, such as "swipe left".
         """
@@ -175,7 +186,7 @@ class Augment:
             contrast=float(contrast),
         )
 
-    def _sides(self, rng: np.random.Generator, width: int, height: int, share: float) -> tuple[float, float]:
+    def _sides(self, rng: np.random.Generator, width: float, height: float, share: float) -> tuple[float, float]:
         short = min(width, height)
         if self.crop == "none":
             return width, height
@@ -219,13 +230,13 @@ class Augment:
         return (along, aside) if aspect >= 1 else (aside, along)
 
 
-def covering_crops(space: Space, width: int, height: int, *, share: float) -> tuple[ClipTransform, ...]:
+def covering_crops(space: Space, width: float, height: float, *, share: float) -> tuple[ClipTransform, ...]:
     """The crops that cover a frame of ``width`` x ``height`` px at test time, in the order of :data:`CROPS`.
 
     Args:
         space: ``centre`` and ``ten`` cut squares of side ``share`` x short side; ``three`` cuts squares of the whole
             short side at the two ends and the middle of the long one; ``whole`` cuts nothing.
-        width, height: of the stored grid.
+        width, height: of the stored grid, or of the region of it that crops are taken from.
         share: side of the network's square over the short side (224 / 256).
     """
     if space == "whole":

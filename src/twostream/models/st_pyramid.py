@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from twostream.clip import InputSpec, ShapeError
+from twostream.clip import InputSpec, Looking, ShapeError
 from twostream.errors import UsageError
 from twostream.layers.attention import AveragePooling, MaxPooling, SpatiotemporalAttention
 from twostream.layers.compact_bilinear import CompactBilinear, L2Scope, Normalization, normalised
@@ -284,6 +284,7 @@ def st_pyramid(
     flow_length: int = 10,
     flow_offset: int = 0,
     fps: float | None = None,
+    region: Looking = "frame",
     **backbone_numbers: Any,
 ) -> SpatiotemporalPyramid:
     """STPN; the defaults are the paper's figure, and for its open points the readings of the papers' sheet.
@@ -323,6 +324,7 @@ def st_pyramid(
         flow_length: L, fields per stack.
         flow_offset: first field of the middle snippet relative to the frame that a clip is drawn at.
         fps: common frame rate; None: each video's own.
+        region: what crops are taken from: all of the ``"frame"``, or where in it the ``"motion"`` is.
         backbone_numbers: the backbone's own, for both streams.
 
     Raises:
@@ -361,6 +363,7 @@ def st_pyramid(
         spread=None if min_spread is None or max_spread is None else (min_spread, max_spread),
         rgb_offset=rgb_offset,
         fps=fps,
+        region=region,
     )
 
     def fusion(how: Join, level: int, in_channels: Sequence[int], d: int, *, learned_after: bool) -> Fusion:

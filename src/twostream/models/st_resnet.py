@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from twostream.clip import InputSpec, Stream
+from twostream.clip import InputSpec, Looking, Stream
 from twostream.errors import UsageError
 from twostream.layers.injection import UNCONNECTED, Connection, Direction, Operation, Place
 from twostream.layers.temporal_conv import TAPS, TemporalConv, TemporalInit, pooled_steps, temporal_max_pool
@@ -256,6 +256,7 @@ def st_resnet(
     flow_length: int = 10,
     flow_offset: int | None = None,
     fps: float | None = None,
+    region: Looking = "frame",
     activation_checkpointing: bool = False,
 ) -> STResNet:
     """ST-ResNet or ST-MulNet on ResNets of any depth; the defaults are those of the paper's first training stage.
@@ -287,6 +288,7 @@ def st_resnet(
         flow_length: L, fields per stack.
         flow_offset: first field of a stack relative to its frame; None: centred.
         fps: common frame rate; None: each video's own.
+        region: what crops are taken from: all of the ``"frame"``, or where in it the ``"motion"`` is.
         activation_checkpointing: less memory in training for a third more time.
 
     Raises:
@@ -323,6 +325,7 @@ def st_resnet(
         sampling="strided",
         stride=((1 if staged else 5) if min_stride is None else min_stride, max_stride),
         fps=fps,
+        region=region,
     )
     connection = Connection(direction, place, operation)
     conv2, conv3, conv4, conv5 = (connection if stage in joined else UNCONNECTED for stage in STAGES)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twostream.clip import InputSpec, Stream, Votes
+from twostream.clip import InputSpec, Looking, Stream, Votes
 from twostream.errors import UsageError
 from twostream.models.backbone import Backbone, InputScale
 from twostream.models.backbones import build_backbone
@@ -113,6 +113,7 @@ def input_spec(
     flow_length: int,
     flow_offset: int | None,
     fps: float | None,
+    region: Looking,
 ) -> InputSpec:
     """The InputSpec of networks that judge every step alone, normalised as the backbone's published weights expect.
 
@@ -130,6 +131,7 @@ def input_spec(
         flow_offset=-(flow_length // 2) if flow_offset is None else flow_offset,
         sampling="segments",
         fps=fps,
+        region=region,
     )
 
 
@@ -146,6 +148,7 @@ def two_stream(
     flow_length: int = 10,
     flow_offset: int | None = None,
     fps: float | None = None,
+    region: Looking = "frame",
     **backbone_numbers: Any,
 ) -> TwoStream:
     """One kind of image network on frames, flow or both.
@@ -162,6 +165,7 @@ def two_stream(
         flow_length: L, fields per stack.
         flow_offset: first field of a stack relative to its frame; None: centred.
         fps: common frame rate; None: each video's own.
+        region: what crops are taken from: all of the ``"frame"``, or where in it the ``"motion"`` is.
         backbone_numbers: the backbone's own, for both streams: ``width``, a ResNet's ``layout``, VGG's ``batch_norm``.
     """
     appearance = motion = None
@@ -178,6 +182,7 @@ def two_stream(
         flow_length=flow_length,
         flow_offset=flow_offset,
         fps=fps,
+        region=region,
     )
     return TwoStream(
         appearance,

@@ -1,6 +1,6 @@
 """Clips of a video before a network: cropped as a protocol says, shown a few at a time, the logits kept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from twostream.clip import InputSpec, Scores
+from twostream.data.region import WHOLE, Region
 from twostream.data.transforms import ClipTransform, Space, Uint8Array, covering_crops
 from twostream.evaluation.evaluate import Precision, evaluate
 from twostream.evaluation.protocols import Protocol
@@ -20,29 +21,35 @@ _STEPS_CPU, _STEPS_GPU = 8, 64
 
 @dataclass(frozen=True)
 class Looks:
-    """The crops through which a clip is seen, and the (width, height) that each is resized to."""
+    """The crops of the grid through which a clip is seen, and the (width, height) that each is resized to."""
 
     crops: tuple[ClipTransform, ...]
     size: Size
 
 
-def all_looks(protocol: Protocol, spec: InputSpec, grid: Size) -> Looks:
-    """What the protocol shows at one position in time: crop by crop, each plain and then mirrored."""
-    flips = (False, True) if protocol.flips else (False,)
-    crops = covering_crops(protocol.space, *grid, share=spec.size / spec.resize)
-    return Looks(tuple(replace(crop, flip=flip) for crop in crops for flip in flips), _size(protocol, spec, grid))
+def all_looks(protocol: Protocol, spec: InputSpec, grid: Size, region: Region = WHOLE) -> Looks:
+    """What the protocol shows of a region at one position in time: crop by crop, each plain and then mirrored."""
+    return _looks(protocol, spec, grid, region, protocol.space, (False, True) if protocol.flips else (False,))
 
 
-def one_look(protocol: Protocol, spec: InputSpec, grid: Size, *, mirrored: bool = False) -> Looks:
-    """The whole frame where the protocol shows it, else the centre; with ``mirrored`` its mirror image as well."""
+def one_look(
+    protocol: Protocol, spec: InputSpec, grid: Size, region: Region = WHOLE, *, mirrored: bool = False
+) -> Looks:
+    """All of a region where the protocol shows it, else its centre; with ``mirrored`` its mirror image as well."""
     space: Space = "whole" if protocol.space == "whole" else "centre"
-    (crop,) = covering_crops(space, *grid, share=spec.size / spec.resize)
-    crops = (crop, replace(crop, flip=True)) if mirrored else (crop,)
-    return Looks(crops, _size(protocol, spec, grid))
+    return _looks(protocol, spec, grid, region, space, (False, True) if mirrored else (False,))
 
 
-def _size(protocol: Protocol, spec: InputSpec, grid: Size) -> Size:
-    return grid_size(*grid, spec.resize) if protocol.space == "whole" else (spec.size, spec.size)
+def _looks(
+    protocol: Protocol, spec: InputSpec, grid: Size, region: Region, space: Space, flips: tuple[bool, ...]
+) -> Looks:
+    width, height = region.px(*grid)
+    crops = covering_crops(space, width, height, share=spec.size / spec.resize)
+    whole = protocol.space == "whole"
+    return Looks(
+        tuple(replace(crop, flip=flip).within(region) for crop in crops for flip in flips),
+        grid_size(round(width), round(height), spec.resize) if whole else (spec.size, spec.size),
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,12 @@ class _One(list[_Unknown]):
 
 
 class Judge:
-    """Shows clips of one video to a network through the same crops, a few at a time, and keeps the logits."""
+    """Shows clips of one video to a network, a few at a time, and keeps the logits.
+
+    Args:
+        model, spec, classes, device, precision: as the predictor has them.
+        looks: the crops through which a clip of a region is seen.
+    """
 
     def __init__(
         self,
@@ -75,7 +87,7 @@ class Judge:
         classes: Sequence[str],
         device: torch.device,
         precision: Precision,
-        looks: Looks,
+        looks: Callable[[Region], Looks],
     ) -> None:
         self._precision = precision
         self._model, self._spec, self._classes, self._device, self._looks = model, spec, classes, device, looks
@@ -84,11 +96,20 @@ class Judge:
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._answers: list[Scores] = []
 
-    def add(self, n: int, frames: Uint8Array, fields: Uint8Array) -> None:
-        """Take clip ``n``: frames (T, H, W, 3) and fields (S * L, 2, H, W), as :func:`read_clips` gives them."""
-        size, L = self._looks.size, self._spec.flow_length
+    def add(self, n: int, frames: Uint8Array, fields: Uint8Array, region: Region = WHOLE) -> None:
+        """Take clip ``n``: frames (T, H, W, 3) and fields (S * L, 2, H, W), as :func:`read_clips` gives them.
+
+        Args:
+            n: its number; answers are in the order of these.
+            frames, fields: of the whole grid.
+            region: what of it is looked at.
+        """
+        looks = self._looks(region)
+        size, L = looks.size, self._spec.flow_length
         S = len(fields) // L
-        for crop in self._looks.crops:
+        if self._waiting and self._waiting[0][1].shape[-2:] != (size[1], size[0]):
+            self._ask()  # pictures of two sizes are no batch
+        for crop in looks.crops:
             rgb = crop.frames(frames, size)
             flow = crop.fields(fields, size).reshape(S, 2 * L, size[1], size[0])
             self._clips.append(n)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -24,6 +25,7 @@ from twostream.prediction.answer import Prediction
 from twostream.prediction.clip_reader import read_clips
 from twostream.prediction.judge import Judge, all_looks, one_look
 from twostream.prediction.onlooker import Onlooker
+from twostream.prediction.regions import find_regions
 from twostream.prediction.timeline import (
     MIN_LENGTH,
     MIN_SCORE,
@@ -37,6 +39,7 @@ from twostream.prediction.timeline import (
     segments,
     smooth,
     window_clips,
+    window_frames,
 )
 from twostream.video import Video, grid_size, probe
 
@@ -64,8 +67,8 @@ class Predictor:
         stream_weights: of the votes; None: equal.
         flips: whether mirror images are seen where a protocol has them.
         device: ``"auto"`` (the GPU if there is one) or a torch device.
-        precision: arithmetic of the network. ``"bf16-mixed"`` is three times as fast on CPUs that multiply matrices of
-            such numbers (AMX), slower on others, and moves probabilities by a hundredth at most.
+        precision: arithmetic of the network. ``"bf16-mixed"`` is up to three times as fast on CPUs that multiply
+            such numbers (AMX, AVX-512 BF16), slower on others, and moves probabilities by a hundredth at most.
 
     Raises:
         UsageError: no such device or precision.
@@ -150,7 +153,8 @@ class Predictor:
 
         The video is decoded twice: to count its frames, because the protocols spread their views over all of it, and to
         look at them. The windows of the timeline see the frame as the protocol does, but one crop of it and no mirror
-        images.
+        images. A network that looks at where something moves has the flow computed once more beforehand, to find the
+        region of the whole video and that of each window.
 
         With ``attention`` the network is also asked where it looks, for clips like those of the timeline at so many
         seconds from one another: through the same crop, and its mirror image where the protocol has them, the mean of
@@ -188,9 +192,6 @@ class Predictor:
         self._check_length(path, len(times))
         views = sample_views(self.spec, len(times), chosen.steps, spacing=chosen.spacing, short_clips=self.short_clips)
         grid = grid_size(video.width, video.height, self.flow.short_side)
-        onlooker = None
-        if watcher is not None:
-            onlooker = Onlooker(watcher, self.spec, one_look(chosen, self.spec, grid, mirrored=chosen.flips))
         # Cells shorter than a frame would show the same one again and again.
         least = 1 / (rate or info.fps)
         edges = cell_edges(info.seconds, max(wanted.stride, least))
@@ -198,12 +199,20 @@ class Predictor:
             window_clips(self.spec, times, borders, window=wanted.window, short_clips=self.short_clips) if asked else []
             for asked, borders in (
                 (timeline, edges),
-                (onlooker is not None, cell_edges(info.seconds, max(attention or 0, least))),
+                (watcher is not None, cell_edges(info.seconds, max(attention or 0, least))),
             )
         )
+        try:
+            spans = window_frames(self.spec, times, edges, window=wanted.window) if timeline else []
+            region, *of_window = find_regions(video, self.spec, self.flow, [range(len(times)), *spans])
+        except FlowError as error:
+            raise PredictionError(f"{path}: {error}") from error
+        onlooker = None
+        if watcher is not None:
+            onlooker = Onlooker(watcher, self.spec, one_look(chosen, self.spec, grid, region, mirrored=chosen.flips))
         network = self.model, self.spec, self.classes, self.device, self.precision
-        whole = Judge(*network, all_looks(chosen, self.spec, grid))
-        parts = Judge(*network, one_look(chosen, self.spec, grid))
+        whole = Judge(*network, partial(all_looks, chosen, self.spec, grid))
+        parts = Judge(*network, partial(one_look, chosen, self.spec, grid))
         reading = read_clips(
             video,
             [*views, *windows, *looks],
@@ -213,8 +222,10 @@ class Predictor:
         )
         try:
             for n, frames, moved in reading:
-                if n < len(views) + len(windows):
-                    (whole if n < len(views) else parts).add(n, frames, moved)
+                if n < len(views):
+                    whole.add(n, frames, moved, region)
+                elif n < len(views) + len(windows):
+                    parts.add(n, frames, moved, of_window[n - len(views)])
                 elif onlooker is not None:
                     onlooker.add(n, frames, moved)
         except FlowError as error:

@@ -95,17 +95,26 @@ def window_clips(
     Raises:
         ShortClipError: the whole video is shorter than one flow stack and ``short_clips`` is ``"refuse"``.
     """
-    half = 0.0 if judges_steps_alone(spec) else window / 2
-    middles = (edges[:-1] + edges[1:]) / 2
-    firsts = np.searchsorted(times, middles - half)
-    stops = np.searchsorted(times, middles + half, side="right")
     clips = []
-    for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
-        frames = _grown(first, stop, shortest(spec), len(times))
+    for frames in window_frames(spec, times, edges, window=0.0 if judges_steps_alone(spec) else window):
         # One view: its step is the middle one, or it holds all steps of a network that must see several.
         (clip,) = sample_views(spec, len(frames), 1, short_clips=short_clips)
         clips.append(clip.shifted(frames.start))
     return clips
+
+
+def window_frames(spec: InputSpec, times: FloatArray, edges: FloatArray, *, window: float) -> list[range]:
+    """The frames of the window around each of the M cells; never fewer than one flow stack needs, if there are so many.
+
+    Arguments as for :func:`window_clips`.
+    """
+    middles = (edges[:-1] + edges[1:]) / 2
+    firsts = np.searchsorted(times, middles - window / 2)
+    stops = np.searchsorted(times, middles + window / 2, side="right")
+    return [
+        _grown(first, stop, shortest(spec), len(times))
+        for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True)
+    ]
 
 
 def judges_steps_alone(spec: InputSpec) -> bool:

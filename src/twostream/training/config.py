@@ -26,7 +26,8 @@ class FlowConfig:
         estimator: tvl1, dis, tvl1-opencv or farneback; None: that of the store if there is one, else tvl1.
         quality: of tvl1: reference, papers, balanced or fast; None: that of the store if there is one, else balanced.
         resize: short side in px at which flow is computed and kept; None: that of the store if there is one, else a
-            seventh more than the crops (128 on a CPU, 256 on a GPU).
+            seventh more than the crops (128 on a CPU, 256 on a GPU), or 256 for a network that looks at where something
+            moves (``model_args: {region: motion}``), which sees parts of it enlarged.
         fps: common frame rate, by which frames are chosen before flow is computed; None: that of the store if there
             is one, else each video's own.
         workers: processes that compute flow; None: one per core.
@@ -261,11 +262,11 @@ class Machine:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    # Only a matrix unit (AMX) makes bf16 faster than float32 on a CPU; elsewhere it is emulated and slower.
+    # Where there is neither a matrix unit (AMX) nor a product of bf16 pairs (AVX-512 BF16), it is emulated and slower.
     import torch
 
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe is not None and probe())
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(probe is not None and probe() for probe in probes)
 
 
 def resolve(config: TrainConfig, *, machine: Machine, clips: int, validation: int, pretrained: bool) -> TrainConfig:
@@ -290,7 +291,8 @@ def resolve(config: TrainConfig, *, machine: Machine, clips: int, validation: in
             config.flow,
             estimator=config.flow.estimator or "tvl1",
             # As the papers: 256 for 224.
-            resize=config.flow.resize or round(size * 256 / 224),
+            resize=config.flow.resize
+            or (256 if config.model_args.get("region") == "motion" else round(size * 256 / 224)),
             workers=machine.cores if config.flow.workers is None else config.flow.workers,
         ),
         optim=replace(
