@@ -96,7 +96,7 @@ def test_rows_of_shipped_suites_can_start_from_what_they_name(name: str) -> None
 
 
 def test_shipped_suites_are_package_data() -> None:
-    suites = {"ut_interaction_baselines", "motion_shapes_baselines", "ut_interaction_stpn", "stpn_ablation"}
+    suites = {"ut_interaction", "motion_shapes", "stpn_ablation", "st_resnet_ablation"}
     assert suites <= set(shipped_suites())
     for path in shipped_suites().values():
         assert path.parent.name == "suites"
@@ -130,18 +130,19 @@ def test_a_suites_networks_are_checked_at_its_own_size(write: Callable[..., Path
         Suite.load(write(data="d", base={**small, "model_args": {"width": 8, "resize": 40}}))
 
 
-@pytest.mark.parametrize(("budget", "ways"), [("late_steps", ["tsn", "whole"]), ("late_time", ["tsn", "whole"])])
-def test_stpn_and_what_it_is_compared_with_have_one_budget(budget: str, ways: list[str]) -> None:
-    """Epochs over all stages, and the same counted by stacks of flow."""
-    rows = {row.variant: row for row in Suite.load("ut_interaction_stpn").rows()}
+def test_late_fusion_on_ut_interaction_has_the_budget_of_what_it_is_compared_with() -> None:
+    """Epochs over all stages; and the same counted by pairs of a frame and a stack of flow."""
+    rows = {row.variant: row for row in Suite.load("ut_interaction").rows()}
 
-    def spent(row: Row) -> int:
-        epochs = row.config.trainer.epochs
+    def spent(row: Row, *, pairs: bool) -> int:
+        epochs, numbers = row.config.trainer.epochs, row.config.model_args
         assert epochs
-        stacks = 1 if row.config.model.startswith("two_stream") else 3
-        return epochs * (stacks if budget == "late_time" else 1) + sum(spent(before) for before in row.after)
+        shown = numbers.get("steps") or numbers.get("segments") or (3 if row.config.model.startswith("stpn") else 1)
+        return epochs * (shown if pairs else 1) + sum(spent(before, pairs=pairs) for before in row.after)
 
-    assert {spent(rows[way]) for way in ways} == {spent(rows[budget])}
+    ends = [rows[way] for way in ("stage2", "mulnet", "whole", "tsn")]
+    assert {spent(row, pairs=False) for row in ends} == {spent(rows["late_steps"], pairs=False)}
+    assert max(spent(row, pairs=True) for row in ends) == spent(rows["late_time"], pairs=True)
 
 
 def test_what_changes_no_figure_is_not_part_of_a_row(write: Callable[..., Path]) -> None:
@@ -228,8 +229,8 @@ def test_files_that_are_no_suites(tmp_path: Path, text: str, message: str) -> No
 
 
 def test_suites_that_are_not_there_and_data_that_are_named_twice(write: Callable[..., Path]) -> None:
-    with pytest.raises(UsageError, match="did you mean ut_interaction_baselines"):
-        Suite.load("ut_interaction_baseline")
+    with pytest.raises(UsageError, match="did you mean ut_interaction"):
+        Suite.load("ut_interactions")
     with pytest.raises(UsageError, match="names its own data"):
         Suite.load(write(data="d"), data="e")
     assert Suite.load(write(), data="e").rows()[0].data == "e"

@@ -27,6 +27,8 @@ def views_of(protocol: Protocol, spec: InputSpec) -> tuple[View, ...]:
         ("25-step", SEGMENTS, 50),
         ("25-step", STRIDED, 2),
         ("25-step", SNIPPETS, 50),
+        ("10-step", SEGMENTS, 10),
+        ("10-step", STRIDED, 1),
         ("25x10", SEGMENTS, 250),
         ("25x10", STRIDED, 10),
         ("10x3", SEGMENTS, 30),
@@ -57,11 +59,14 @@ def test_the_papers_order_of_softmax_and_mean() -> None:
         "25-step": "logits",
         "released_code": "logits",
         "25x10": "logits",
+        "10-step": "logits",
         "10x3": "softmax",
     }
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
 
 
 def test_an_unknown_protocol_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="no protocol is called '25'; there are 1-view, 25-step, released_code, 25x10"):
+    with pytest.raises(
+        UsageError, match="no protocol is called '25'; there are 1-view, 25-step, released_code, 10-step, 25x10"
+    ):
         get_protocol("25")

@@ -13,7 +13,7 @@ def evaluate(argv: Sequence[str]) -> int:
         "--split", default=None, help="another split of the same data; refused where it holds training videos"
     )
     parser.add_argument("--part", choices=("test", "val", "train"), default="test", help="which videos")
-    parser.add_argument("--protocol", default="25-step", help="1-view, 25-step, released_code, 25x10 or 10x3")
+    parser.add_argument("--protocol", default="25-step", help="1-view, 10-step, 25-step, released_code, 25x10 or 10x3")
     parser.add_argument(
         "--stream-weights",
         default="",

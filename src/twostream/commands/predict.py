@@ -16,7 +16,7 @@ def predict(argv: Sequence[str]) -> int:
         "videos", nargs="+", metavar="VIDEO", help="video files (after -- where a name begins with a dash)"
     )
     parser.add_argument("--top", type=at_least(1), default=5, metavar="K", help="how many classes to print")
-    parser.add_argument("--protocol", default="25-step", help="1-view, 25-step, released_code, 25x10 or 10x3")
+    parser.add_argument("--protocol", default="25-step", help="1-view, 10-step, 25-step, released_code, 25x10 or 10x3")
     parser.add_argument("--timeline", action="store_true", help="slide over the video and print segments")
     parser.add_argument("--window", type=float, default=None, help="seconds that one window of the timeline sees")
     parser.add_argument("--stride", type=float, default=None, help="seconds between windows of the timeline")

@@ -47,6 +47,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("25-step", steps=25, space="whole", flips=True, merge="logits"),
         # The same with the steps that the released code takes, for networks that see them together.
         Protocol("released_code", steps=25, space="whole", flips=True, merge="logits", spacing="released_code"),
+        # A fifth of the views of 25-step: for suites of many rows.
+        Protocol("10-step", steps=10, space="whole", flips=False, merge="logits"),
         # Simonyan and Zisserman, NIPS 2014; merged before the softmax as in Wang et al., ECCV 2016.
         Protocol("25x10", steps=25, space="ten", flips=True, merge="logits"),
         # Feichtenhofer et al., SlowFast, ICCV 2019: softmax scores averaged.

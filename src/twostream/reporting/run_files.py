@@ -16,7 +16,7 @@ from twostream.evaluation.metrics import merge_order, normalised_weights
 
 # Which scores head the page where a run has several: the test part, by the most thorough protocol.
 _PARTS = ("test", "val", "train")
-_PROTOCOLS = ("25x10", "10x3", "25-step", "1-view")
+_PROTOCOLS = ("25x10", "10x3", "25-step", "10-step", "1-view")
 
 
 class ReportError(TwostreamError):
