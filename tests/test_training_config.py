@@ -74,6 +74,7 @@ def test_this_machine_can_be_looked_at() -> None:
         ({"trainer": TrainerConfig(epochs=0)}, "trainer.epochs"),
         ({"trainer": TrainerConfig(repeats=0)}, "trainer.repeats"),
         ({"trainer": TrainerConfig(early_stopping=0)}, "trainer.early_stopping"),
+        ({"trainer": TrainerConfig(average=1.0)}, "trainer.average"),
         ({"optim": OptimConfig(accumulate=0)}, "optim.accumulate"),
         ({"optim": OptimConfig(batch_size=0)}, "optim.batch_size"),
         ({"optim": OptimConfig(lr=0.0)}, "optim.lr"),

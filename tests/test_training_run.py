@@ -96,6 +96,35 @@ def test_a_resumed_run_reaches_the_same_weights_to_the_bit(
     assert rows == [line.rsplit(",", 1)[0] for line in tiny_run.metrics_file.read_text().splitlines()]
 
 
+def test_averaged_weights_make_the_model_and_survive_a_death(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def averaged(out: str) -> TrainConfig:
+        config = replace(tiny_config, out=str(tmp_path / out))
+        return replace(config, trainer=replace(config.trainer, average=0.8))
+
+    run = train(averaged("whole"), say=quiet).run
+    state = torch.load(run.checkpoint_file, weights_only=True)
+    name = next(key for key in state["state_dict"] if key.endswith("conv1.weight"))
+    last, mean = state["current_model_state"][name], state["state_dict"][name]
+    own = load_model(run.path).model.state_dict()[name.removeprefix("model.")]
+    assert torch.equal(own, mean)
+    assert not torch.equal(own, last)
+    # The steps themselves are those of a run without an average.
+    assert torch.equal(last, load_model(tiny_run.path).model.state_dict()[name.removeprefix("model.")])
+
+    callbacks = run_module.callbacks_for
+
+    def dying(*args: object, **kwargs: object) -> list[Callback]:
+        return [*callbacks(*args, **kwargs), _Stop(2)]  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "callbacks_for", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(averaged("resumed"), say=quiet)
+    assert weights_of(train(averaged("resumed"), say=quiet).run) == weights_of(run)
+
+
 def test_a_killed_process_resumes_to_the_same_weights(
     tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
 ) -> None:

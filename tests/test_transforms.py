@@ -1,6 +1,7 @@
 """One draw for both streams: the same region, the same mirror image, nothing squashed."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -261,3 +262,52 @@ def test_crops_of_the_test_protocols() -> None:
     assert boxes("three", 256, 340) == [(0, 0, 256, 256), (0, 42, 256, 298), (0, 84, 256, 340)]
     assert boxes("whole", 341, 256) == [(0, 0, 341, 256)]
     assert {space: len(names) for space, names in CROPS.items()} == {"centre": 1, "ten": 5, "three": 3, "whole": 1}
+
+
+def test_speed_stretches_the_flow_and_leaves_no_motion_and_the_frames_alone() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(2, axis=1)
+    faster = ClipTransform(speed=2.0)
+    seen = faster.fields(levels, (16, 16))[0, 0].flatten().tolist()
+    assert seen[128] == 128
+    assert (seen[138], seen[118], seen[255], seen[0]) == (148, 108, 255, 0)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    assert (faster.frames(frames, (16, 16)) == ClipTransform().frames(frames, (16, 16))).all()
+    mirrored = ClipTransform(speed=2.0, flip=True).fields(levels, (16, 16))[0, 0].flip(-1).flatten()
+    assert mirrored.tolist() == [255 - level for level in seen]
+
+
+def test_an_erased_rectangle_shows_nothing_in_either_stream() -> None:
+    rng = np.random.default_rng(0)
+    frames, fields = rng.integers(0, 100, (2, 20, 20, 3), dtype=np.uint8), np.full((2, 2, 20, 20), 200, np.uint8)
+    kept = frames.copy(), fields.copy()
+    transform = ClipTransform(erased=(0.25, 0.5, 0.75, 1.0))
+    for seen in (transform.frames(frames, (20, 20)), transform.fields(fields, (20, 20))):
+        nothing = seen == 128
+        assert nothing[..., 10:, 5:15].all()
+        assert nothing.float().mean() == pytest.approx(0.25)
+    assert (frames == kept[0]).all()
+    assert (fields == kept[1]).all()
+
+
+def test_speeds_and_rectangles_are_drawn_within_their_bounds_after_all_else() -> None:
+    augment = Augment(speed=0.5, erase=0.5)
+    drawn = [augment.draw(np.random.default_rng(k), 160, 128, share=SHARE) for k in range(400)]
+    speeds = np.log([t.speed for t in drawn]) / np.log(1.5)
+    assert -1 <= speeds.min() < -0.9
+    assert 0.9 < speeds.max() <= 1
+    erased = [t.erased for t in drawn if t.erased]
+    assert 140 < len(erased) < 260
+    for left, top, right, bottom in erased:
+        assert 0 <= left < right <= 1
+        assert 0 <= top < bottom <= 1
+        assert (right - left) * (bottom - top) <= 1 / 3 + 1e-9
+    # Older draws stay what they were.
+    for k, transform in enumerate(drawn[:50]):
+        plain = Augment().draw(np.random.default_rng(k), 160, 128, share=SHARE)
+        assert replace(transform, speed=1.0, erased=None) == plain
+
+
+@pytest.mark.parametrize(("name", "value"), [("speed", -0.1), ("erase", 1.5)])
+def test_speed_and_erase_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"augmentation: {name} must be"):
+        Augment(**{name: value})

@@ -41,6 +41,9 @@ class ClipTransform:
         flip: mirrored from left to right; the flow's u changes its sign.
         brightness: factor on the RGB values.
         contrast: factor on their distance from middle grey.
+        speed: factor on the flow, as if everything moved so much faster.
+        erased: left, top, right and bottom, in fractions of the crop, of a rectangle that shows nothing: middle grey
+            and no motion; None: there is none.
     """
 
     left: float = 0.0
@@ -50,6 +53,8 @@ class ClipTransform:
     flip: bool = False
     brightness: float = 1.0
     contrast: float = 1.0
+    speed: float = 1.0
+    erased: tuple[float, float, float, float] | None = None
 
     def within(self, region: Region) -> "ClipTransform":
         """The same crop of a region of the grid instead of the whole of it."""
@@ -75,13 +80,27 @@ class ClipTransform:
         if self.brightness != 1.0 or self.contrast != 1.0:
             grey = (np.arange(256) * self.brightness - 128) * self.contrast + 128
             images = np.clip(np.rint(grey), 0, 255).astype(np.uint8)[images]
-        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        return torch.from_numpy(self._without_erased(np.ascontiguousarray(images.transpose(0, 3, 1, 2))))
 
     def fields(self, fields: Uint8Array, size: tuple[int, int]) -> Tensor:
         """Flow fields (n, 2, H, W) to a uint8 tensor (n, 2, height, width), ``size`` being (width, height)."""
         n = len(fields)
         planes = self._resized(fields.reshape(2 * n, *fields.shape[2:]), size).reshape(n, 2, size[1], size[0])
-        return torch.from_numpy(flip_horizontal(planes) if self.flip else np.ascontiguousarray(planes))
+        if self.speed != 1.0:
+            # Before the mirror image, whose zero is 127.
+            planes = np.clip(np.rint((np.arange(256) - 128) * self.speed + 128), 0, 255).astype(np.uint8)[planes]
+        planes = flip_horizontal(planes) if self.flip else np.ascontiguousarray(planes)
+        return torch.from_numpy(self._without_erased(planes))
+
+    def _without_erased(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The planes (n, C, H, W) with nothing in the erased rectangle; what is not the caller's own is copied."""
+        if self.erased is None:
+            return planes
+        H, W = planes.shape[-2:]
+        left, top, right, bottom = self.erased
+        planes = planes.copy()
+        planes[..., round(top * H) : round(bottom * H), round(left * W) : round(right * W)] = 128
+        return planes
 
     def _resized(self, images: Uint8Array, size: tuple[int, int]) -> npt.NDArray[Any]:
         x0, y0, x1, y1 = self.box(images.shape[2], images.shape[1])
@@ -125,8 +144,11 @@ class Augment:
             so that all of it is covered; or else anywhere.
         flip: probability of a mirror image.
         colour: brightness and contrast of the frames are each multiplied by a factor from 1 - colour to 1 + colour.
+        speed: the flow is multiplied by a factor from 1 / (1 + speed) to 1 + speed: people move at different speeds.
+        erase: probability that a rectangle of a twentieth to a third of the crop shows nothing, in both streams.
 
     Reference:
+        Zhong et al., Random Erasing Data Augmentation, AAAI 2020 (``erase``);
         Wang et al., Temporal Segment Networks, ECCV 2016, section 3.2 (corner cropping, scale jittering);
         Feichtenhofer et al., NIPS 2016, released code (sides drawn apart).
     """
@@ -140,6 +162,8 @@ class Augment:
     corners: bool = True
     flip: float = 0.5
     colour: float = 0.0
+    speed: float = 0.0
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[bool, str, object, str], ...] = (
@@ -156,6 +180,8 @@ class Augment:
             (0 < self.aspect[0] <= self.aspect[1], "aspect", self.aspect, "(lowest, highest), above 0"),
             (0 <= self.flip <= 1, "flip", self.flip, "a probability from 0 to 1"),
             (0 <= self.colour <= 1, "colour", self.colour, "a strength from 0 to 1"),
+            (0 <= self.speed <= 3, "speed", self.speed, "a strength from 0 to 3"),
+            (0 <= self.erase <= 1, "erase", self.erase, "a probability from 0 to 1"),
         )
         for ok, name, got, wanted in checks:
             if not ok:
@@ -167,7 +193,8 @@ class Augment:
         """Draw what is done to one clip of frames of ``width`` x ``height`` px.
 
         Args:
-            rng: always asked for the sides, the place, the mirror image and the colour, in this order.
+            rng: always asked for the sides, the place, the mirror image, the colour, the speed and the rectangle, in
+                this order.
             width, height: of the stored grid, or of the region of it that crops are taken from.
             share: side of the network's square over the short side (224 / 256); the side of a ``centre`` crop.
             mirror: False for a clip whose class a mirror image would change, such as "swipe left".
@@ -176,6 +203,8 @@ class Augment:
         x, y = self._place(rng, width / height)
         flip = bool(rng.random() < self.flip)
         brightness, contrast = 1 + self.colour * rng.uniform(-1, 1, 2)
+        speed = (1 + self.speed) ** rng.uniform(-1, 1)
+        erased = _rectangle(rng) if self.erase and rng.random() < self.erase else None
         return ClipTransform(
             left=x * (width - w) / width,
             top=y * (height - h) / height,
@@ -184,6 +213,8 @@ class Augment:
             flip=flip and mirror,
             brightness=float(brightness),
             contrast=float(contrast),
+            speed=float(speed),
+            erased=erased,
         )
 
     def _sides(self, rng: np.random.Generator, width: float, height: float, share: float) -> tuple[float, float]:
@@ -228,6 +259,14 @@ class Augment:
         places = ends + [((i + 0.5) / (k - 1), 0.5) for i in range(k - 1)]
         along, aside = places[int(rng.integers(len(places)))]
         return (along, aside) if aspect >= 1 else (aside, along)
+
+
+def _rectangle(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a twentieth to a third of the unit square, up to three times as long as wide."""
+    area, ratio = rng.uniform(1 / 20, 1 / 3), math.exp(rng.uniform(-1, 1) * math.log(3))
+    w, h = min(1.0, math.sqrt(area * ratio)), min(1.0, math.sqrt(area / ratio))
+    left, top = rng.random() * (1 - w), rng.random() * (1 - h)
+    return left, top, left + w, top + h
 
 
 def covering_crops(space: Space, width: float, height: float, *, share: float) -> tuple[ClipTransform, ...]:

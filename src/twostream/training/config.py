@@ -98,6 +98,8 @@ class TrainerConfig:
         early_stopping: epochs without a better validation loss after which training stops; None: never.
         keep: last or best (by validation loss) weights make the model; None: best when validation is large enough to
             be trusted (100 clips), last otherwise.
+        average: decay of an exponential moving average over the steps, e.g. 0.99, whose weights are validated and make
+            the model; None: the weights themselves.
         checkpoint_seconds: least time between two checkpoints, which are made at ends of epochs; 0: every epoch.
         tensorboard: write TensorBoard logs beside metrics.csv.
     """
@@ -112,6 +114,7 @@ class TrainerConfig:
     loader_workers: int | None = None
     early_stopping: int | None = None
     keep: Literal["last", "best"] | None = None
+    average: float | None = None
     checkpoint_seconds: float = 60.0
     tensorboard: bool = True
 
@@ -188,6 +191,12 @@ class TrainConfig:
                 "trainer.early_stopping",
                 self.trainer.early_stopping,
                 "at least 1 epoch",
+            ),
+            (
+                self.trainer.average is None or 0 < self.trainer.average < 1,
+                "trainer.average",
+                self.trainer.average,
+                "a decay above 0 and below 1",
             ),
             (self.optim.accumulate >= 1, "optim.accumulate", self.optim.accumulate, "at least 1"),
             (

@@ -16,7 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public in torch's documentation
@@ -401,6 +401,8 @@ def callbacks_for(run: RunFolder, config: TrainConfig, *, validates: bool, say: 
     """What happens around the epochs, in the order in which Lightning calls it."""
     options = config.trainer
     callbacks: list[Callback] = []
+    if options.average is not None:
+        callbacks.append(EMAWeightAveraging(decay=options.average))
     if options.early_stopping:
         if not validates:
             raise TrainingError(
