@@ -49,6 +49,7 @@ def test_help_names_every_command(capsys: Printed) -> None:
         "flow",
         "train",
         "evaluate",
+        "calibrate",
         "predict",
         "fuse",
         "reproduce",
@@ -206,7 +207,8 @@ def test_evaluate_predict_fuse_report(tiny_run: RunFolder, clip: Path, tmp_path:
         ["predict", run, str(clip), str(bad), "--top", "2", "--timeline", "--min-score", "0"], capsys, status=1
     )
     assert isinstance(document, list)
-    assert set(document[0]) == {"video", "frames", "fps", "seconds", "predictions", "timeline"}
+    assert set(document[0]) >= {"video", "frames", "fps", "seconds", "label", "calibrated", "predictions"}
+    assert document[0]["label"] == document[0]["predictions"][0]["label"]
     assert len(document[0]["predictions"]) == 2
     assert set(document[0]["timeline"][0]) == {"start", "end", "label", "score"}
     assert set(document[1]) == {"video", "error"}

@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "checkpoint": {"models", "weights"},
     "evaluation": {"data", "flow"},
     "runs": {"video", "flow", "data", "checkpoint", "evaluation"},
+    "run_calibration": {"checkpoint", "evaluation", "runs"},
     "training": {"data", "flow", "models", "weights", "checkpoint", "evaluation", "runs"},
     "prediction": {"attention", "video", "flow", "data", "checkpoint", "evaluation"},
     "explain": {"attention", "video", "flow", "data", "checkpoint", "evaluation", "runs"},

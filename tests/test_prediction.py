@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -268,10 +269,11 @@ def test_windows_see_the_frame_as_the_protocol_does_but_once(clip: Path) -> None
 def test_the_document_is_the_one_that_was_promised(clip: Path) -> None:
     answer = watcher().predict(clip, top=1)
     document = answer.to_dict()
-    assert list(document) == ["video", "frames", "fps", "seconds", "predictions"]
+    assert list(document) == ["video", "frames", "fps", "seconds", "label", "calibrated", "predictions"]
     assert document["video"] == str(clip)
     assert (document["frames"], document["fps"]) == (40, 10.0)
     assert 0 < document["seconds"] < 60
+    assert (document["label"], document["calibrated"]) == ("dark", False)
     assert document["predictions"] == [{"label": "dark", "score": pytest.approx(1, abs=0.1)}]
     document = watcher().predict(clip, timeline=True).to_dict()
     assert list(document)[-1] == "timeline"
@@ -415,6 +417,49 @@ def test_stream_weights_weigh(clip: Path) -> None:
     muted = watcher(stream_weights={"appearance": 0, "motion": 1}).predict(clip)
     assert alone.predictions[0][1] > 0.95
     assert [score for _, score in muted.predictions] == pytest.approx([0.5, 0.5])
+
+
+def test_a_temperature_takes_back_what_was_too_sure(day_and_night: Path) -> None:
+    raw = watcher().predict(day_and_night, timeline=True, protocol="1-view", min_score=0.0)
+    calm = watcher(temperatures={"1-view": 3.0}).predict(day_and_night, timeline=True, protocol="1-view", min_score=0.0)
+    assert (raw.calibrated, calm.calibrated) == (False, True)
+    odds = [math.log(p.predictions[0][1] / p.predictions[1][1]) for p in (raw, calm)]
+    assert odds[1] == pytest.approx(odds[0] / 3, rel=1e-4)
+    assert raw.timeline is not None
+    assert calm.timeline is not None
+    assert calm.timeline[0].score < raw.timeline[0].score - 0.01
+    # It was fitted to this protocol and to no other.
+    other = watcher(temperatures={"25-step": 3.0}).predict(day_and_night, protocol="1-view")
+    assert (other.predictions, other.calibrated) == (raw.predictions, False)
+
+
+def test_each_view_is_tempered_where_softmaxes_are_averaged(clip: Path) -> None:
+    raw, calm = watcher(), watcher(temperatures={"10x3": 2.0})
+    calm.model.register_forward_hook(lambda *called: called[-1] * 2)
+    assert raw.predict(clip, protocol="10x3").predictions == calm.predict(clip, protocol="10x3").predictions
+
+
+def test_below_a_confidence_the_label_is_unknown(day_and_night: Path, tmp_path: Path) -> None:
+    sure = watcher().predict(day_and_night)
+    best, score = sure.predictions[0]
+    assert sure.label == best
+    assert watcher().predict(day_and_night, unknown=score).label == best
+    unsure = watcher().predict(day_and_night, unknown=min(1.0, score + 1e-6))
+    assert unsure.label == "unknown"
+    assert unsure.to_dict()["label"] == "unknown"
+    assert unsure.predictions == sure.predictions
+    shown = replace(ANSWER, timeline=None, unknown=0.9).lines()
+    assert shown[1:] == ["  unknown: no class reaches 0.9; the best guesses:", *ANSWER.lines()[1:3]]
+    for told, text in ((sure, f"{best}  {score:.0%}"), (unsure, f"unknown ({best}?)  {score:.0%}")):
+        write_overlay(day_and_night, told, tmp_path / "out.mp4")
+        frame = next(Video(day_and_night).stream()).rgb()
+        written = next(Video(tmp_path / "out.mp4").stream()).rgb()
+        assert np.abs(written.astype(int) - labelled(frame, text)).mean() < 4
+        other = "unknown (dark?)  50%" if told is sure else "dark  50%"
+        assert np.abs(written.astype(int) - labelled(frame, other)).mean() > 4
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="unknown: the confidence below which nothing is said is from 0 to 1"):
+            watcher().predict(day_and_night, unknown=wrong)
 
 
 class Spotter(Recorder):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from twostream.clip import InputSpec
 from twostream.errors import TwostreamError
-from twostream.files import atomic_write
+from twostream.files import atomic_write, write_text
 from twostream.models.contract import VideoModel
 from twostream.models.registry import create_model
 from twostream.version import __version__
@@ -44,6 +44,14 @@ class LoadedModel:
     classes: tuple[str, ...]
     config: Mapping[str, Any]
     folder: Path
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """What :func:`save_calibration` wrote about these weights, by protocol; empty where nothing was."""
+        found = self.config.get("calibration", {})
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{self.folder / _CONFIG}: calibration is no table of protocols; calibrate it anew")
+        return found
 
 
 def save_model(
@@ -81,7 +89,7 @@ def save_model(
         "weights": {"file": _TENSORS, "sha256": hashlib.sha256(data).hexdigest(), "tensors": len(tensors)},
         "provenance": dict(provenance or {}),
     }
-    text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
+    text = _text(config)
     # Nested, so that both files are complete on the disk before the first of the two renames.
     with atomic_write(Path(folder) / _CONFIG) as config_file:
         config_file.write(text.encode("utf-8"))
@@ -128,6 +136,29 @@ def load_model(folder: Path | str) -> LoadedModel:
     return LoadedModel(model.eval(), classes, config, folder)
 
 
+def save_calibration(loaded: LoadedModel, protocol: str, record: Mapping[str, Any]) -> None:
+    """Write into a model's ``config.json`` how its answers under ``protocol`` are calibrated, in the place of before.
+
+    In ``config.json``, so that two files stay the whole model; :func:`save_model` drops it together with the weights.
+
+    Args:
+        loaded: the model whose answers were looked at; its folder must still hold the same weights.
+        protocol: other protocols' records stay.
+        record: JSON values.
+
+    Raises:
+        CheckpointError: the folder holds another model by now.
+        OutputError: the folder cannot be written.
+    """
+    path = loaded.folder / _CONFIG
+    config = _read_config(path)
+    if config.get("weights") != loaded.config["weights"]:
+        raise CheckpointError(f"{loaded.folder}: was saved anew in the meantime; calibrate the model that is there now")
+    known = replace(loaded, config=config).calibration
+    config["calibration"] = {**known, protocol: dict(record)}
+    write_text(path, _text(config))
+
+
 def is_model(folder: Path | str) -> bool:
     """Whether a folder is a model's, or a run that has one."""
     return any((Path(folder) / inner / _CONFIG).is_file() for inner in (".", "model"))
@@ -148,6 +179,10 @@ def image_network(source: LoadedModel, model: VideoModel) -> dict[str, Tensor]:
             f"{model.backbone_identity}; an image network must be the same"
         )
     return dict(backbone.state_dict())
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, indent=1, ensure_ascii=False) + "\n"
 
 
 def _find(folder: Path) -> Path:
@@ -295,6 +330,7 @@ __all__ = [
     "image_network",
     "is_model",
     "load_model",
+    "save_calibration",
     "save_model",
     "transfer",
 ]

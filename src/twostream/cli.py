@@ -7,6 +7,7 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 
+from twostream.commands.calibrate import calibrate
 from twostream.commands.check import check
 from twostream.commands.convert import convert
 from twostream.commands.demo import demo
@@ -68,7 +69,7 @@ def overview() -> str:
 
 COMMANDS: dict[str, Command] = {
     command.__name__: command
-    for command in (demo, check, flow, train, evaluate, predict, fuse, reproduce, report, models, convert)
+    for command in (demo, check, flow, train, evaluate, calibrate, predict, fuse, reproduce, report, models, convert)
 }
 
 

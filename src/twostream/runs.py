@@ -25,6 +25,7 @@ from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.items import VideoItem, first_few
 from twostream.data.preparation import prepare
 from twostream.errors import TwostreamError
+from twostream.evaluation.calibration import Temperature, figures, tempered
 from twostream.evaluation.evaluate import Precision, evaluate
 from twostream.evaluation.metrics import one_stream, summary
 from twostream.evaluation.protocols import get_protocol, view_dataset
@@ -123,12 +124,16 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a run on a part of its data, where they were written, and what could not be judged."""
+    """The scores of a run on a part of its data, where they were written, and what could not be judged.
+
+    ``temperature`` is the model's for answers that are made like these; None where none was fitted.
+    """
 
     scores: Scores
     file: Path
     unreadable: Mapping[str, str]
     missing: tuple[str, ...]
+    temperature: Temperature | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as ``evaluate --json`` prints them."""
@@ -136,9 +141,37 @@ class Evaluation:
             **summary(self.scores),
             "scores_file": str(self.file),
             "streams": {stream: summary(one_stream(self.scores, stream))["top1"] for stream in self.scores.streams},
+            "calibration": self._calibration(),
             "unreadable": dict(self.unreadable),
             "missing": list(self.missing),
         }
+
+    def _calibration(self) -> dict[str, Any] | None:
+        """How good the probabilities are, as they come and by the temperature; None without a video to judge."""
+        if not (self.scores.labels >= 0).any():
+            return None
+        found = self.temperature
+        return {
+            "raw": figures(self.scores).to_dict(),
+            "temperature": found.value if found else None,
+            "calibrated": figures(tempered(self.scores, found.value)).to_dict() if found else None,
+            "fitted_on": f"{found.part}, split {found.split}" if found else None,
+            "fitted_on_these_videos": bool(found and self._is_of(found)),
+        }
+
+    def _is_of(self, found: Temperature) -> bool:
+        return (self.scores.meta["part"], self.scores.meta["split"]) == (found.part, found.split)
+
+    def _calibration_line(self) -> str:
+        told = self._calibration()
+        if told is None:
+            return "  no video of known class, so nothing is known of how sure the answers may be"
+        line = f"  expected calibration error {told['raw']['ece']:.3f}, log loss {told['raw']['nll']:.3f}"
+        if told["calibrated"] is None:
+            return f"{line} (no temperature for answers made like these: twostream calibrate)"
+        after = f"{told['calibrated']['ece']:.3f} and {told['calibrated']['nll']:.3f}"
+        flatters = ", which was fitted on these very videos" if told["fitted_on_these_videos"] else ""
+        return f"{line}; at the model's temperature {told['temperature']:.3g} {after}{flatters}"
 
     def lines(self) -> list[str]:
         """The figures for the terminal."""
@@ -154,6 +187,7 @@ class Evaluation:
                 f"{stream} {summary(one_stream(self.scores, stream))['top1']:.3f}" for stream in self.scores.streams
             ]
             lines.append("  each stream alone: " + ", ".join(alone))
+        lines.append(self._calibration_line())
         width = max(len(name) for name in figures["per_class"])
         for name, value in figures["per_class"].items():
             lines.append(f"  {name:<{width}}  " + ("no videos" if value is None else f"{value:.3f}"))
@@ -241,6 +275,7 @@ def evaluate_run(
         "split": str(annotations.split),
         "part": part,
         "model": loaded.model.name,
+        "model_sha256": loaded.config["weights"]["sha256"],
         "seed": values["seed"],
         "run": str(run.path),
     }
@@ -260,4 +295,17 @@ def evaluate_run(
     name = part if str(annotations.split) == str(values["split"]) else f"{part}{annotations.split}"
     file = run.scores_file(name, protocol)
     scores.save(file)
-    return Evaluation(scores, file, readable.unreadable, annotations.missing)
+    return Evaluation(scores, file, readable.unreadable, annotations.missing, temperature_for(loaded, scores))
+
+
+def temperature_for(loaded: LoadedModel, scores: Scores) -> Temperature | None:
+    """The model's temperature for answers that are made and merged as ``scores``; None where it has none.
+
+    Raises:
+        CalibrationError: what the model folder says of it cannot be read.
+    """
+    found = loaded.calibration.get(str(scores.meta.get("protocol")))
+    if found is None:
+        return None
+    temperature = Temperature.from_dict(found)
+    return temperature if temperature.fits(scores) else None

@@ -24,6 +24,13 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--min-length", type=float, default=1.0, help="seconds; shorter segments of the timeline are flicker"
     )
+    parser.add_argument(
+        "--unknown",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="where the best class does not reach this score the label is unknown; `twostream calibrate` shows which",
+    )
     parser.add_argument("--overlay", metavar="FILE", help="write the video with its labels (one VIDEO only)")
     parser.add_argument(
         "--attention",
@@ -64,7 +71,7 @@ def predict(argv: Sequence[str]) -> int:
     predictor = Predictor.load(args.run, device=args.device, precision=args.precision)
     chosen = {
         name: getattr(args, name)
-        for name in ("window", "stride", "min_score", "min_length", "attention")
+        for name in ("window", "stride", "min_score", "min_length", "unknown", "attention")
         if getattr(args, name) is not None
     }
     answers: list[Prediction] = []
@@ -94,6 +101,11 @@ def predict(argv: Sequence[str]) -> int:
         write_srt(args.srt, answers[0])
     if args.json:
         console.show_json(documents)
+    if args.unknown > 0 and any(not answer.calibrated for answer in answers):
+        console.say(
+            f"note: scores under {args.protocol} are not calibrated, so {args.unknown:g} stands for no share of right "
+            f"answers; do it once: twostream calibrate {args.run} --protocol {args.protocol}"
+        )
     for reason in failed:
         console.say(f"twostream predict: {reason}")
     return 1 if failed else 0

@@ -7,6 +7,9 @@ from twostream.attention.tracks import AttentionTrack
 from twostream.prediction.timeline import Segment
 from twostream.units import seconds_text
 
+UNKNOWN = "unknown"
+"""The label of a video whose best class is not sure enough."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -19,6 +22,8 @@ class Prediction:
         seconds: wall time that the prediction took.
         predictions: the best classes with their probabilities, best first.
         timeline: what happens when; None where it was not asked for.
+        unknown: the confidence that the best class must reach to become the label; 0 asks for none.
+        calibrated: whether a temperature that was fitted under this protocol is in the probabilities.
         attention: where the network looked along the video; None where it was not asked for.
     """
 
@@ -28,7 +33,15 @@ class Prediction:
     seconds: float
     predictions: tuple[tuple[str, float], ...]
     timeline: tuple[Segment, ...] | None = None
+    unknown: float = 0.0
+    calibrated: bool = False
     attention: AttentionTrack | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def label(self) -> str:
+        """The best class, or ``"unknown"`` where it is not sure enough; it then still leads ``predictions``."""
+        best, score = self.predictions[0]
+        return best if score >= self.unknown else UNKNOWN
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of ``twostream predict --json``; ``timeline`` is there only where it was asked for."""
@@ -37,6 +50,8 @@ class Prediction:
             "frames": self.frames,
             "fps": self.fps,
             "seconds": round(self.seconds, 3),
+            "label": self.label,
+            "calibrated": self.calibrated,
             "predictions": [{"label": label, "score": score} for label, score in self.predictions],
         }
         if self.timeline is not None:
@@ -47,6 +62,8 @@ class Prediction:
         """What the terminal shows: the best classes, and the segments of the timeline if there is one."""
         lasts = seconds_text(self.frames / self.fps)
         lines = [f"{self.video}: {self.frames} frames, {lasts} at {self.fps:.4g}/s; took {seconds_text(self.seconds)}"]
+        if self.predictions[0][1] < self.unknown:
+            lines.append(f"  {UNKNOWN}: no class reaches {self.unknown:g}; the best guesses:")
         lines += [f"  {score:.3f}  {label}" for label, score in self.predictions]
         if self.timeline is not None:
             lines.append("  timeline:" if self.timeline else "  timeline: nothing that lasts and is sure enough")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from twostream.attention.heat import Heat
 from twostream.errors import UsageError
-from twostream.prediction.answer import Prediction
+from twostream.prediction.answer import UNKNOWN, Prediction
 from twostream.video import Video, write_video
 
 Uint8Array = npt.NDArray[np.uint8]
@@ -33,8 +33,8 @@ def write_overlay(
     """Write ``video`` as H.264 with label and score on every frame; returns the number of frames.
 
     With a timeline each frame bears the label of its time, and none where the timeline says nothing; without one all
-    bear the best class of the whole video. The letters of the font are ASCII: accents are dropped, and any other
-    letter is shown as a question mark.
+    bear the best class of the whole video, as a mere guess where it is not sure enough. The letters of the font are
+    ASCII: accents are dropped, and any other letter is shown as a question mark.
 
     Where the prediction holds attention it lies over the frames: orange where there is up to four times as much as if
     it were even, blue where there is down to a quarter, clear where it is even; what the network was not shown is
@@ -88,7 +88,7 @@ def labelled(frame: Uint8Array, text: str) -> Uint8Array:
 def _text_at(prediction: Prediction, time: float) -> str:
     if prediction.timeline is None:
         label, score = prediction.predictions[0]
-        return _line(label, score)
+        return _line(label if score >= prediction.unknown else f"{UNKNOWN} ({label}?)", score)
     place = bisect_right([segment.start for segment in prediction.timeline], time) - 1
     if place < 0 or time >= prediction.timeline[place].end:
         return ""

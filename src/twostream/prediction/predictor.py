@@ -16,6 +16,7 @@ from twostream.checkpoint import load_model
 from twostream.clip import InputSpec, Scores
 from twostream.data.sampling import ShortClips, sample_views, shortest
 from twostream.errors import TwostreamError, UsageError
+from twostream.evaluation.calibration import Temperature, tempered
 from twostream.evaluation.evaluate import Precision, resolve_device
 from twostream.evaluation.metrics import probabilities
 from twostream.evaluation.protocols import Protocol, get_protocol
@@ -66,6 +67,7 @@ class Predictor:
         short_clips: what becomes of a video shorter than one flow stack.
         stream_weights: of the votes; None: equal.
         flips: whether mirror images are seen where a protocol has them.
+        temperatures: by protocol, what logits are divided by before the softmax (``evaluation.calibration``).
         device: ``"auto"`` (the GPU if there is one) or a torch device.
         precision: arithmetic of the network. ``"bf16-mixed"`` is up to three times as fast on CPUs that multiply
             such numbers (AMX, AVX-512 BF16), slower on others, and moves probabilities by a hundredth at most.
@@ -83,6 +85,7 @@ class Predictor:
         short_clips: ShortClips = "refuse",
         stream_weights: Mapping[str, float] | None = None,
         flips: bool = True,
+        temperatures: Mapping[str, float] | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
     ) -> None:
@@ -97,6 +100,7 @@ class Predictor:
         self.short_clips = short_clips
         self.stream_weights = stream_weights
         self.flips = flips
+        self.temperatures = dict(temperatures or {})
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", precision: Precision = "32-true") -> "Predictor":
@@ -104,10 +108,12 @@ class Predictor:
 
         How to make its input is read from the provenance in ``config.json``: ``flow`` (the flow store's settings),
         ``short_clips``, ``stream_weights`` and ``no_flip`` (classes that a mirror would change). Where there is none,
-        flow is DIS at the short side and frame rate of the model's InputSpec.
+        flow is DIS at the short side and frame rate of the model's InputSpec. Temperatures are those that ``twostream
+        calibrate`` left in it.
 
         Raises:
             CheckpointError: no model there, or a damaged one.
+            CalibrationError: its temperature cannot be read.
             UsageError: no such device.
         """
         loaded = load_model(folder)
@@ -121,6 +127,7 @@ class Predictor:
             short_clips=provenance.get("short_clips", "refuse"),
             stream_weights=provenance.get("stream_weights"),
             flips=not provenance.get("no_flip"),
+            temperatures={name: Temperature.from_dict(found).value for name, found in loaded.calibration.items()},
             device=device,
             precision=precision,
         )
@@ -146,6 +153,7 @@ class Predictor:
         stride: float = STRIDE,
         min_score: float = MIN_SCORE,
         min_length: float = MIN_LENGTH,
+        unknown: float = 0.0,
         attention: float | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
@@ -155,6 +163,9 @@ class Predictor:
         look at them. The windows of the timeline see the frame as the protocol does, but one crop of it and no mirror
         images. A network that looks at where something moves has the flow computed once more beforehand, to find the
         region of the whole video and that of each window.
+
+        Where there is a temperature for the protocol, probabilities are calibrated by it. Those of the timeline are
+        divided by the same one, which was not fitted to them: a window is fewer views than a video.
 
         With ``attention`` the network is also asked where it looks, for clips like those of the timeline at so many
         seconds from one another: through the same crop, and its mirror image where the protocol has them, the mean of
@@ -166,6 +177,7 @@ class Predictor:
             protocol: a name of ``evaluation.protocols.PROTOCOLS``; the answer is the one that ``evaluate`` counts.
             timeline: whether to make one.
             window, stride, min_score, min_length: see :class:`TimelineSettings`.
+            unknown: 0..1; where the best class does not reach this probability the label is ``"unknown"``.
             attention: seconds from one map to the next, above 0; None: none are made.
             progress: called with (percent done, 100, file name).
 
@@ -177,6 +189,8 @@ class Predictor:
         began = time.monotonic()
         if top < 1:
             raise UsageError(f"top must be at least 1, got {top}")
+        if not 0 <= unknown <= 1:
+            raise UsageError(f"unknown: the confidence below which nothing is said is from 0 to 1, got {unknown}")
         if attention is not None and not 0 < attention < np.inf:
             raise UsageError(f"attention: the seconds from one map to the next are above 0, got {attention}")
         watcher = None if attention is None else Watcher(self.model, self.device)
@@ -247,6 +261,8 @@ class Predictor:
                 (self.classes[k], float(answer[k])) for k in np.argsort(-answer, kind="stable")[:top].tolist()
             ),
             timeline=happened,
+            unknown=unknown,
+            calibrated=chosen.name in self.temperatures,
             attention=None if onlooker is None else onlooker.track([float(times[clip.frames[0]]) for clip in looks]),
         )
 
@@ -261,6 +277,7 @@ class Predictor:
             )
 
     def _probabilities(self, scores: Scores, protocol: Protocol) -> FloatArray:
+        scores = tempered(scores, self.temperatures.get(protocol.name, 1.0))
         return probabilities(scores, stream_weights=self.stream_weights, order=protocol.merge)
 
 
