@@ -14,17 +14,14 @@ from twostream.clip import Scores
 from twostream.errors import UsageError
 from twostream.evaluation.calibration import (
     CalibrationError,
-    Temperature,
-    calibrate,
     coverage,
     expected_error,
     figures,
-    fit_temperature,
     reliability,
     reliability_of,
-    tempered,
 )
 from twostream.evaluation.metrics import log_loss, probabilities, summary
+from twostream.evaluation.temperature import Temperature, calibrate, fit_temperature, tempered
 from twostream.models import create_model
 from twostream.prediction import Predictor
 from twostream.run_calibration import calibrate_run

@@ -199,7 +199,9 @@ def test_evaluate_predict_fuse_report(tiny_run: RunFolder, clip: Path, tmp_path:
     fails(["fuse", str(tmp_path / "fused.npz")], capsys, "holds one stream", status=2)
     fails(["fuse", str(tmp_path / "none.npz")], capsys, "no such scores file")
     (tmp_path / "table.csv").write_text("a,b")
-    fails(["fuse", str(tmp_path / "table.csv")], capsys, "not a scores file of twostream (it is no archive of arrays)")
+    fails(["fuse", str(tmp_path / "table.csv")], capsys, "wanted a header video,<class 1>,<class 2>,")
+    (tmp_path / "table.npz").write_text("a,b")
+    fails(["fuse", str(tmp_path / "table.npz")], capsys, "not a scores file of twostream (it is no archive of arrays)")
 
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")

@@ -50,7 +50,8 @@ ROOMS |= {
 # A room's permission that only some of its files have: (room, imported room) -> files.
 ONLY_IN = {
     ("flow", "video"): {f"flow/{name}.py" for name in ("extract", "forecast", "jobs", "preview", "streaming")},
-    ("evaluation", "data"): {"evaluation/protocols.py"},
+    # the other two read names and text files of other people by the rules that lists of videos are read by
+    ("evaluation", "data"): {f"evaluation/{name}.py" for name in ("protocols", "score_tables", "video_names")},
     # protocols names the store that it hands on to the data set
     ("evaluation", "flow"): {"evaluation/protocols.py"},
 }

@@ -7,20 +7,9 @@ from typing import Any
 
 from twostream.checkpoint import save_calibration
 from twostream.clip import Scores, ScoresError
-from twostream.evaluation.calibration import (
-    FEW_VIDEOS,
-    Bin,
-    CalibrationError,
-    Coverage,
-    Figures,
-    Temperature,
-    calibrate,
-    coverage,
-    figures,
-    reliability_of,
-    tempered,
-)
+from twostream.evaluation.calibration import Bin, CalibrationError, Coverage, Figures, coverage, figures, reliability_of
 from twostream.evaluation.protocols import get_protocol
+from twostream.evaluation.temperature import FEW_VIDEOS, Temperature, calibrate, tempered
 from twostream.runs import Progress, RunError, RunFolder, evaluate_run
 
 

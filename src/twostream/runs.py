@@ -25,11 +25,12 @@ from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.items import VideoItem, first_few
 from twostream.data.preparation import prepare
 from twostream.errors import TwostreamError
-from twostream.evaluation.calibration import Temperature, figures, tempered
+from twostream.evaluation.calibration import figures
 from twostream.evaluation.evaluate import Precision, evaluate
 from twostream.evaluation.metrics import one_stream, summary
 from twostream.evaluation.protocols import get_protocol, view_dataset
 from twostream.evaluation.statistics import accuracy_interval
+from twostream.evaluation.temperature import Temperature, tempered
 from twostream.flow.store import FlowSettings, FlowStore
 
 Progress = Callable[[int, int, str], None]

@@ -43,6 +43,7 @@ class Weights:
         chosen_on: the videos that a search looked at, in words; empty for given weights.
         value: the criterion at these weights, on those videos; None for given weights.
         equal_value: the criterion at equal weights, to see what the search was worth.
+        on_judged: whether the search saw videos that the result is judged on, which then flatters.
     """
 
     values: tuple[float, ...]
@@ -50,6 +51,7 @@ class Weights:
     chosen_on: str = ""
     value: float | None = None
     equal_value: float | None = None
+    on_judged: bool = False
 
 
 def align(several: Sequence[Scores]) -> list[Scores]:
@@ -141,6 +143,7 @@ def fuse(
             "weights": list(weights.values),
             "weights_chosen_by": weights.chosen_by,
             "weights_chosen_on": weights.chosen_on,
+            "weights_chosen_on_judged_videos": weights.on_judged,
             "fusion_order": order,
         },
     )
@@ -220,6 +223,7 @@ def fuse_searched(
     if shared:
         weights = replace(
             weights,
+            on_judged=True,
             chosen_on=f"the judged videos themselves ({len(shared)} of {len(validation[0])}), so the figures flatter",
         )
     return fuse(judged, weights, order=order)

@@ -16,10 +16,10 @@ from twostream.checkpoint import load_model
 from twostream.clip import InputSpec, Scores
 from twostream.data.sampling import ShortClips, sample_views, shortest
 from twostream.errors import TwostreamError, UsageError
-from twostream.evaluation.calibration import Temperature, tempered
 from twostream.evaluation.evaluate import Precision, resolve_device
 from twostream.evaluation.metrics import probabilities
 from twostream.evaluation.protocols import Protocol, get_protocol
+from twostream.evaluation.temperature import Temperature, tempered
 from twostream.flow.estimators import FlowError
 from twostream.flow.store import FlowSettings
 from twostream.prediction.answer import Prediction
