@@ -323,7 +323,12 @@ def test_what_calibrate_prints(run: RunFolder, capsys: Printed) -> None:
     assert "test: no scores of these weights" in capsys.readouterr().out
     plant(run, "test", MISTAKEN)
     assert main(words) == 0
-    assert "test after" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "test after" in out
+    assert "makes the log loss worse" not in out
+    plant(run, "test", replace(MISTAKEN, labels=np.array([0, 1, 2, 0])))
+    assert main(words) == 0
+    assert "warning: on test it makes the log loss worse" in capsys.readouterr().out
     plant(run, "val", replace(MISTAKEN, logits=MISTAKEN.logits / 16))
     assert main(words) == 0
     assert "the network was not sure enough of itself" in capsys.readouterr().out
@@ -374,7 +379,8 @@ def test_runs_that_cannot_be_calibrated(run: RunFolder, tmp_path: Path, capsys: 
     words = ["calibrate", str(run.path), "--protocol", "1-view"]
     plant(run, "val", replace(MISTAKEN, labels=np.array([0, 1, 2, 0])))
     assert main(words) == 1
-    assert "run, protocol 1-view: no temperature can be fitted: the smaller it is" in capsys.readouterr().err
+    assert "run, protocol 1-view: no temperature can be fitted: the smaller it is" in (err := capsys.readouterr().err)
+    assert "hold out more validation videos. Its scores stay as they are" in err
     assert load_model(run.path).calibration == {}
     assert main([*words[:2], "--protocol", "2-view"]) == 2
     assert "no protocol is called '2-view'" in capsys.readouterr().err

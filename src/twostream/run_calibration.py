@@ -75,6 +75,10 @@ class RunCalibration:
             )
         else:
             lines += [_row("test before", self.test[0]), _row("test after", self.test[1])]
+            if self.test[1].nll > self.test[0].nll:
+                lines.append(
+                    "  warning: on test it makes the log loss worse; the validation part is no guide to this one"
+                )
         lines += ["reliability on validation, after:", "  confidence       videos  mean   right"]
         lines += [
             f"  {one.low:.3f} to {one.high:.3f}  {one.videos:6}  {one.confidence:.3f}  {one.accuracy:.3f}"
@@ -171,7 +175,7 @@ def calibrate_run(
     try:
         temperature = calibrate(scores, stream_weights=loaded.config["provenance"].get("stream_weights"))
     except CalibrationError as error:
-        raise CalibrationError(f"{run.path}, protocol {protocol}: {error}") from error
+        raise CalibrationError(f"{run.path}, protocol {protocol}: {error}. Its scores stay as they are") from error
     save_calibration(loaded, protocol, temperature.to_dict())
     weights = temperature.stream_weights
     test = scores_there("test")
