@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from twostream.flow.claims import FOLDER
 from twostream.flow.extract import extract
 from twostream.flow.jobs import Source
 from twostream.flow.store import FlowSettings, FlowStore
+from twostream.work_claims import FOLDER
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
 

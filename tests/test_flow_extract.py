@@ -23,7 +23,6 @@ from twostream.errors import UsageError
 from twostream.files import OutputError, remove_leftovers
 from twostream.flow import executors, forecast, jobs, store_file
 from twostream.flow import extract as room
-from twostream.flow.claims import claimed
 from twostream.flow.contract import FlowError
 from twostream.flow.estimators import create_estimator
 from twostream.flow.extract import ExtractionSummary, extract, share
@@ -32,6 +31,7 @@ from twostream.flow.jobs import Job, Outcome, Source, run_job
 from twostream.flow.quantize import dequantize, quantize
 from twostream.flow.store import FlowSettings, FlowStore, StoredFlow, StoredFlowWriter
 from twostream.video import Video, write_video
+from twostream.work_claims import claimed
 
 SETTINGS = FlowSettings(estimator="dis", short_side=24, parameters={"preset": "ultrafast"})
 PYTHON = [sys.executable, "-W", "error"]

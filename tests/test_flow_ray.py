@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 import test_flow_extract as processes
+from twostream import work_claims
 from twostream.errors import UsageError
 from twostream.files import OutputError
-from twostream.flow import claims, ray_executor
-from twostream.flow.claims import claimed
+from twostream.flow import ray_executor
 from twostream.flow.contract import FlowError
 from twostream.flow.extract import extract
 from twostream.flow.jobs import Outcome, Source
 from twostream.flow.store import FlowStore
+from twostream.work_claims import claimed
 
 ray = pytest.importorskip("ray")
 
@@ -45,7 +46,7 @@ def test_with_a_worker_killed_in_the_middle_the_files_are_the_same(tmp_path: Pat
     sources = processes.make_several(tmp_path / "videos", 2500, 300, 100)
     (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video")
     extract(sources, FlowStore(tmp_path / "undisturbed", processes.SETTINGS), workers=0)
-    claim = tmp_path / "store" / claims.FOLDER / f"{claims._stem('class0/v0.mp4')}.0"
+    claim = tmp_path / "store" / work_claims.FOLDER / f"{work_claims._stem('class0/v0.mp4')}.0"
     with subprocess.Popen(
         [*processes.PYTHON, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:

@@ -15,13 +15,14 @@ import twostream
 ROOT = Path(twostream.__file__).parent
 
 # What each room may import of ours, beside itself. The rooms of layer 0 are open to all.
-BOTTOM = {"clip", "errors", "files", "units", "version"}
+BOTTOM = {"clip", "errors", "files", "units", "version", "work_claims"}
 ROOMS: dict[str, set[str]] = {
     "clip": {"errors", "files"},
     "errors": set(),
     "files": {"errors"},
     "units": set(),
     "version": set(),
+    "work_claims": {"files"},
     "layers": set(),
     "video": set(),
     "attention": set(),

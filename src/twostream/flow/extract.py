@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 
 from twostream.errors import UsageError
 from twostream.files import OutputError, remove_leftovers
-from twostream.flow.claims import claimed, others_at_work, owner_of
 from twostream.flow.contract import FlowError
 from twostream.flow.estimators import create_estimator
 from twostream.flow.executors import Executor, in_turn, in_workers
@@ -25,6 +24,7 @@ from twostream.flow.store import FlowStore, stored_settings
 from twostream.flow.store_file import REMEDY
 from twostream.units import bytes_text, seconds_text
 from twostream.video import OnError
+from twostream.work_claims import claimed, others_at_work, owner_of
 
 Progress = Callable[[int, int, str], None]
 ExecutorName = Literal["process", "ray"]

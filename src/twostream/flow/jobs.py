@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from twostream.errors import TwostreamError
 from twostream.files import OutputError, sha256_of
-from twostream.flow.claims import claimed
 from twostream.flow.contract import Flow
 from twostream.flow.quantize import quantize
 from twostream.flow.settings import IMPORTED, FlowSettings
@@ -25,6 +24,7 @@ from twostream.flow.store import FlowStoreError, StoredFlow, StoredFlowWriter
 from twostream.flow.streaming import stream_flow
 from twostream.version import __version__
 from twostream.video import OnError, Video, VideoError, grid_size
+from twostream.work_claims import claimed
 
 # Seconds between two messages about one video.
 _MESSAGE_EVERY = 0.5
@@ -59,7 +59,7 @@ class Job:
         target: the file to write.
         settings: the store's.
         on_error: what damage in the video means, see :class:`twostream.video.Video`.
-        run: of which extraction it is part, see :mod:`twostream.flow.claims`.
+        run: of which extraction it is part, see :mod:`twostream.work_claims`.
         verify: whether a file that is there counts only after every checksum was compared, where otherwise its header
             is enough.
         threads: that compute its flow.

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from twostream.errors import UsageError
-from twostream.flow.claims import claimed, is_claimed_by
 from twostream.flow.contract import FlowError
 from twostream.flow.executors import Outcomes, Report
 from twostream.flow.jobs import Job, Outcome, run_job
+from twostream.work_claims import claimed, is_claimed_by
 
 # How often a video whose worker was lost is given to another one.
 _RETRIES = 3

@@ -1,11 +1,14 @@
-"""Who works on which video: a small file for each in the store's folder ``.claims``, so that extractors share the work.
+"""Who works on what: a small file for each piece of work in a folder ``.claims``, so that processes share the work.
+
+The pieces are the videos of a flow store, for instance, or the rows of a suite, and the processes may be on several
+machines.
 
 Locks cannot be relied upon over a network file system; that only one process creates a file of a given name can. So:
 
 - A claim is a file that its owner created, ``<hash of the name>.0``, with the machine, process and run in it. The owner
   touches it every :data:`HEARTBEAT` seconds and deletes it when the work is over.
 - A claim is dead when its process is known to be (it ran on this machine), when it was made by this very run (which
-  gives a video to one worker at a time, so that worker was lost), or when nobody has touched it for :data:`SILENCE`
+  gives a piece to one worker at a time, so that worker was lost), or when nobody has touched it for :data:`SILENCE`
   seconds by the file server's clock, so that the clocks of machines need not agree.
 - A dead claim is not deleted but outranked: who creates ``<hash>.1`` first is the next owner. Deleting it could delete
   the claim of one who was faster.
@@ -45,7 +48,7 @@ class Owner:
         machine: what tells this boot of this machine, and its world of process numbers, from others of the same name.
         pid: of the process.
         started: when it was started, in the system's own terms; numbers of processes are used again.
-        run: of the extraction.
+        run: what tells this run of a command from others.
     """
 
     host: str
@@ -60,14 +63,14 @@ class Owner:
 
 @contextmanager
 def claimed(root: Path, name: str, *, run: str) -> Iterator[Owner | None]:
-    """Hold the claim to ``name`` in the store at ``root`` for a ``with`` block, which is given None.
+    """Hold the claim to ``name`` in the folder ``root`` for a ``with`` block, which is given None.
 
     Or where a living process has it: hold nothing; the block is given that process.
 
     Args:
-        root: folder of the store, made where it is missing.
-        name: of a video, or of whatever else only one process should work on.
-        run: of the extraction that this process belongs to, see :class:`Owner`.
+        root: folder that all who share the work see, made where it is missing.
+        name: of what only one process should work on.
+        run: that this process belongs to, see :class:`Owner`.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -93,7 +96,7 @@ def is_claimed_by(root: Path, name: str, *, run: str) -> bool:
 
 
 def others_at_work(root: Path, *, run: str) -> bool:
-    """Whether a living process has any claim in the store at ``root``; those of dead ones are cleared away."""
+    """Whether a living process has any claim in the folder ``root``; those of dead ones are cleared away."""
     folder = root / FOLDER
     busy = False
     with suppress(FileNotFoundError):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from twostream import work_claims as room
 from twostream.files import OutputError
-from twostream.flow import claims as room
-from twostream.flow.claims import FOLDER, Owner, claimed, is_claimed_by, others_at_work, owner_of
+from twostream.work_claims import FOLDER, Owner, claimed, is_claimed_by, others_at_work, owner_of
 
 
 def claim_file(root: Path, name: str = "v", generation: int = 0) -> Path:
