@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 
@@ -6,7 +7,16 @@ import pytest
 
 from twostream.clip import Scores, ScoresError
 from twostream.errors import UsageError
-from twostream.evaluation.statistics import accuracy_interval, compare, mcnemar_p, wilson_interval
+from twostream.evaluation.statistics import (
+    Repetition,
+    accuracy_interval,
+    compare,
+    crossed_mean,
+    holm,
+    mcnemar_p,
+    simultaneous_level,
+    wilson_interval,
+)
 
 
 def scores(hits: Any, *, groups: Any = (), labels: Any = None, names: Any = None) -> Scores:
@@ -154,3 +164,83 @@ def test_a_comparison_needs_the_same_videos_and_something_to_judge() -> None:
     assert math.isnan(nothing.difference)
     assert math.isnan(nothing.low)
     assert nothing.p_value == 1.0
+
+
+def repetition(seed: int, values: Any, units: Any) -> Repetition:
+    return Repetition(seed=seed, values=np.asarray(values, np.float64), units=units)
+
+
+def test_seeds_and_groups_are_drawn_crossed_as_by_hand() -> None:
+    # Two seeds, two groups, "a" with one video and "b" with two; every one of the 4 x 4 draws written out.
+    gains = [[1.0, 0.0, 1.0], [0.0, -1.0, 1.0]]
+    result = crossed_mean([repetition(k, values, "abb") for k, values in enumerate(gains)], level=0.6)
+    totals, sizes = np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([1, 2])
+    means = [
+        sum(totals[s, g] for s in seeds for g in groups) / (2 * sum(sizes[g] for g in groups))
+        for seeds in itertools.product((0, 1), repeat=2)
+        for groups in itertools.product((0, 1), repeat=2)
+    ]
+    assert result.value == 2 / 6
+    assert (result.low, result.high) == (np.quantile(means, 0.2), np.quantile(means, 0.8)) == (0.0, 0.5)
+    # Zero only where the second seed is drawn twice: a quarter of all draws, none is below.
+    assert result.p_value == pytest.approx(2 * 4 / 16, abs=0.02)
+    assert (result.seeds, result.units, result.method) == (2, 2, "bootstrap over 2 groups and 2 seeds")
+    assert result == crossed_mean([repetition(k, values, "abb") for k, values in enumerate(gains)], level=0.6)
+
+
+def test_a_difference_from_a_constant() -> None:
+    hits = repetition(0, [1, 1, 0, 1, 1, 1], "abcdef")
+    result = crossed_mean([hits], minus=1 / 3, unit="videos")
+    assert result.value == pytest.approx(1 / 2)
+    assert result.method == "bootstrap over 6 videos"
+    # At most a third right of six draws: a video that was not recognised is drawn with probability 1/6.
+    tail = sum(math.comb(6, k) * (5 / 6) ** k * (1 / 6) ** (6 - k) for k in range(3))
+    assert result.p_value == pytest.approx(2 * tail, abs=0.005)
+    assert crossed_mean([repetition(0, [1, 0] * 20, range(40))], minus=0.5).p_value == 1.0
+
+
+def test_a_p_value_is_never_zero_and_what_has_no_mean_is_refused() -> None:
+    sure = crossed_mean([repetition(k, [1.0] * 5, "abcde") for k in range(3)], resamples=999)
+    assert (sure.low, sure.high, sure.p_value) == (1.0, 1.0, 2 / 1000)
+    assert crossed_mean([repetition(0, [0.0] * 5, "abcde")]).p_value == 1.0
+    for nothing in ([], [repetition(0, [], "")]):
+        with pytest.raises(UsageError, match="at least one video that was judged"):
+            crossed_mean(nothing)
+
+
+def test_splits_of_one_seed_share_it_and_a_unit_is_one_in_all_of_them() -> None:
+    parts = [repetition(0, [1, 0], "ab"), repetition(0, [1, 1], "ac"), repetition(1, [0, 0], "ab")]
+    result = crossed_mean(parts)
+    assert (result.seeds, result.units, result.value) == (2, 3, 0.5)
+    # "c" and the second seed never met; resamples of these alone have no mean and are left out.
+    alone = crossed_mean([repetition(0, [1], "c"), repetition(1, [0], "a")])
+    assert not math.isnan(alone.low + alone.high + alone.p_value)
+
+
+def test_the_crossed_interval_keeps_its_coverage_where_one_over_groups_alone_does_not() -> None:
+    rng = np.random.default_rng(0)
+    covered = narrow = 0
+    for trial in range(200):
+        gains = 0.1 + 0.2 * rng.normal(size=(12, 1)) + 0.2 * rng.normal(size=(1, 25)) + 0.3 * rng.normal(size=(12, 25))
+        of_seeds = [repetition(k, values, range(25)) for k, values in enumerate(gains)]
+        crossed = crossed_mean(of_seeds, resamples=300, seed=trial)
+        pooled = crossed_mean([repetition(0, v.values, v.units) for v in of_seeds], resamples=300, seed=trial)
+        covered += crossed.low <= 0.1 <= crossed.high
+        narrow += pooled.low <= 0.1 <= pooled.high
+    assert covered >= 180, "0.95 of 200 less three standard deviations"
+    assert narrow < 170, "far from 0.95"
+
+
+def test_holm_against_an_example_by_hand() -> None:
+    # 4 x 0.005, 3 x 0.01, 2 x 0.03, and 1 x 0.04 is raised to what came before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert holm([0.5, 0.9, 0.4]) == (1.0, 1.0, 1.0)
+    assert holm([0.03]) == (0.03,)
+    assert holm([]) == ()
+    with pytest.raises(UsageError, match=r"p-values lie between 0 and 1, got 1\.5"):
+        holm([0.1, 1.5])
+
+
+def test_levels_of_intervals_that_hold_together() -> None:
+    assert simultaneous_level(5) == pytest.approx(0.99)
+    assert simultaneous_level(0) == simultaneous_level(1) == pytest.approx(0.95)

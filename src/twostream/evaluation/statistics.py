@@ -1,12 +1,13 @@
-"""How sure a score is: intervals of accuracy and paired comparisons.
+"""How sure a score is: intervals of accuracy, paired comparisons, and several claims at once.
 
 Videos of one group (a person, a recording) resemble each other, so a test set holds fewer independent facts than
 videos. Where the scores know the groups, whole groups are resampled; an interval that resamples videos would be too
-narrow. All of it is seeded: the same scores give the same interval.
+narrow. Networks trained from other seeds differ too: what is said of a method, and not of one network, resamples seeds
+and groups. All of it is seeded: the same scores give the same interval.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -17,6 +18,10 @@ from twostream.clip import Scores
 from twostream.errors import UsageError
 from twostream.evaluation.metrics import BoolArray, Order, right
 from twostream.evaluation.score_fusion import align
+
+# With five seeds that all agree the sign test comes to p = 0.0625 and no further, with six to 0.031; and a bootstrap
+# of so few is narrower than it should be, by sqrt(1 - 1 / n) in a mean.
+FEW = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +164,171 @@ def compare(first: Scores, second: Scores, *, level: float = 0.95, resamples: in
         only_second=only_second,
         p_value=mcnemar_p(only_first, only_second),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """What one trained network did on its test videos.
+
+    Attributes:
+        seed: it was trained from. Several repetitions may have one, on other splits.
+        values: (N,), a video's part of the mean: 1 where it was recognised, or a difference of two such.
+        units: (N,), what each video is drawn with: its group, or the video itself. One name is one unit in all
+            repetitions.
+    """
+
+    seed: int
+    values: npt.NDArray[np.float64]
+    units: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossedMean:
+    """A mean over networks and videos that holds for other seeds and other units, as far as there were enough of them.
+
+    Attributes:
+        value, low, high: less the constant that it is compared with; with its percentile interval.
+        level: of the interval.
+        p_value: two-sided, that nothing remains; at least 2 / (resamples + 1).
+        seeds, units: how many of each were resampled.
+        method: in words for people, ``"bootstrap over 20 groups and 6 seeds"``.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    p_value: float
+    seeds: int
+    units: int
+    method: str
+
+
+def crossed_mean(
+    repetitions: Sequence[Repetition],
+    *,
+    minus: float = 0.0,
+    unit: str = "groups",
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> CrossedMean:
+    """The mean over all videos of all repetitions, seeds and units being drawn with replacement, crossed.
+
+    Every seed meets the same units, so neither videos nor rows are independent. A resample draws as many units as there
+    are and, apart from that, as many seeds as there are, and takes the mean over the product of both, each pair as
+    often as its unit times its seed were drawn. With one seed only units are drawn: the answer then holds for that
+    network. Where unit and seed explain nothing the interval is somewhat too wide; no bootstrap of crossed data is
+    exact.
+
+    The p-value is the smallest level at which the percentile interval excludes zero: twice the smaller share of
+    resamples on either side of zero, zeros counting on both, with one more on either side so that it is never zero.
+
+    Args:
+        repetitions: at least one, with a value.
+        minus: a constant that the mean is compared with: a ceiling, chance.
+        unit: what the units are called.
+        level: of the interval.
+        resamples: how many. A high level needs many: 10 000 leave 25 beyond either end of an interval at 0.995.
+        seed: of the resampling.
+
+    Raises:
+        UsageError: no value, or a level or number of resamples that there is not.
+
+    Reference:
+        Owen, *The pigeonhole bootstrap*, Annals of Applied Statistics 1, 2007; McCullagh, *Resampling and exchangeable
+        arrays*, Bernoulli 6, 2000 (none is exact); Davison, Hinkley, *Bootstrap Methods and their Application*, 1997,
+        sec. 4.2 (the one more); Efron, Tibshirani 1993 as for :func:`accuracy_interval`. Bouthillier et al.,
+        *Accounting for variance in machine learning benchmarks*, MLSys 2021, on why seeds and data both belong in.
+    """
+    _check(level, resamples)
+    totals, sizes = _cells(repetitions)
+    if not sizes.sum():
+        raise UsageError("a mean needs at least one video that was judged")
+    means = np.concatenate([*_crossed(totals, sizes, resamples=resamples, seed=seed)])
+    # Where not every seed met every unit, a resample can be without a video.
+    drawn = means[~np.isnan(means)] - minus
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    seeds, units = totals.shape
+    also = f" and {seeds} seeds" if seeds > 1 else ""
+    return CrossedMean(
+        value=float(totals.sum() / sizes.sum() - minus),
+        low=float(low),
+        high=float(high),
+        level=level,
+        p_value=min(1.0, 2 * (tail + 1) / (len(drawn) + 1)),
+        seeds=seeds,
+        units=units,
+        method=f"bootstrap over {units} {unit}{also}",
+    )
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p-values: who claims all with one of at most 0.05 claims a falsehood with a probability of at most 0.05.
+
+    Holds however the claims depend on each other. The smallest of m p-values counts m times, the next m - 1 times, and
+    none less than one before it.
+
+    Raises:
+        UsageError: a p-value outside 0..1.
+
+    Reference:
+        Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 6, 1979.
+    """
+    if wrong := [p for p in p_values if not 0 <= p <= 1]:
+        raise UsageError(f"p-values lie between 0 and 1, got {wrong[0]}")
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return tuple(adjusted)
+
+
+def simultaneous_level(claims: int, level: float = 0.95) -> float:
+    """The level at which each of so many intervals is to be made, for all to hold together at ``level``.
+
+    Reference:
+        Bonferroni's inequality: Dunn, *Multiple comparisons among means*, JASA 56, 1961.
+    """
+    _check(level, 1)
+    return 1 - (1 - level) / max(1, claims)
+
+
+def _cells(repetitions: Sequence[Repetition]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Sum of values and number of videos, both (seeds, units)."""
+    seeds = {seed: row for row, seed in enumerate(dict.fromkeys(r.seed for r in repetitions))}
+    names = dict.fromkeys(unit for r in repetitions for unit in r.units)
+    place = {name: column for column, name in enumerate(names)}
+    totals = np.zeros((len(seeds), len(place)))
+    sizes = np.zeros((len(seeds), len(place)))
+    for repetition in repetitions:
+        columns = np.array([place[unit] for unit in repetition.units], np.int64)
+        totals[seeds[repetition.seed]] += np.bincount(columns, weights=repetition.values, minlength=len(place))
+        sizes[seeds[repetition.seed]] += np.bincount(columns, minlength=len(place))
+    return totals, sizes
+
+
+def _crossed(
+    totals: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64], *, resamples: int, seed: int
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Means of resamples, some at a time; NaN for one that drew no video."""
+    rng = np.random.default_rng(seed)
+    seeds, units = totals.shape
+    # Few enough that the counts of a large test set still fit into a cache.
+    most = max(1, 250_000 // units)
+    for first in range(0, resamples, most):
+        count = min(most, resamples - first)
+        of_units, of_seeds = _drawn(rng, count, units), _drawn(rng, count, seeds)
+        videos = ((of_units @ sizes.T) * of_seeds).sum(axis=1)
+        sums = ((of_units @ totals.T) * of_seeds).sum(axis=1)
+        yield np.divide(sums, videos, out=np.full(count, np.nan), where=videos > 0)
+
+
+def _drawn(rng: np.random.Generator, count: int, size: int) -> npt.NDArray[np.float64]:
+    """How often each of ``size`` was drawn in ``size`` draws with replacement, (count, size)."""
+    picks = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
+    return np.bincount(picks.ravel(), minlength=count * size).reshape(count, size).astype(np.float64)
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
