@@ -19,15 +19,18 @@ from twostream.data.items import DataError
 from twostream.data.motion_shapes import settings_for
 from twostream.data.reading import read_videos
 from twostream.errors import UsageError
-from twostream.experiments import run as running
+from twostream.experiments import making
+from twostream.experiments import suite as suite_file
+from twostream.experiments.hits import Hits
+from twostream.experiments.markdown import table_markdown
 from twostream.experiments.references import PENALTY, ceiling, chance, clip_shape, linear_model
-from twostream.experiments.rows import Finished, SuiteFolder, _processor, figures_of, provenance, streams_of
+from twostream.experiments.rows import Finished, SuiteFolder, _processor, changes, figures_of, provenance, streams_of
 from twostream.experiments.run import run_suite
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import MotionShapes, Row, Suite, shipped_suites
-from twostream.experiments.table import make_table, table_json, table_markdown
+from twostream.experiments.table import make_table, table_json
 from twostream.models.contract import VideoModel
-from twostream.models.registry import create_model
+from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
 from twostream.video import write_video
 
@@ -294,10 +297,16 @@ def test_a_finished_row_says_where_its_figures_come_from(ran: Any, shapes: Path)
     assert finished.chosen["optim.optimizer"] == "adamw"
     assert finished.cost["epochs"] == 1
     assert finished.cost["steps"] == 3
+    assert 0 < finished.cost["training_seconds"] < finished.cost["cpu_seconds"] * 4
+    assert finished.cost["jobs"] == 1
     assert finished.weights == "random"
     assert finished.command == f"twostream reproduce {file} --data videos --only late"
     scores = Scores.load(out / "tiny" / str(finished.scores_file))
     assert figures_of(scores) == finished.figures
+    assert finished.hits == Hits.of(scores)
+    assert finished.hits.values(None).mean() == finished.figures["top1"]
+    assert finished.hits.values("motion").mean() == finished.streams["motion"]["top1"]
+    assert set(finished.hits.groups) == {""}, "generated videos are independent of each other"
     after = Finished.load(SuiteFolder(suite, out).row_file(longer))
     assert after is not None
     assert after.weights is None
@@ -310,7 +319,7 @@ def test_a_finished_row_says_where_its_figures_come_from(ran: Any, shapes: Path)
     lines = {line.variant: line for line in make_table(suite, out).lines if line.stream is None and not line.reference}
     assert [lines[name].steps for name in ("late", "longer")] == [3, 6]
     assert lines["longer"].training_seconds == finished.cost["training_seconds"] + after.cost["training_seconds"]
-    assert "count all stages" in table_markdown(suite, out)
+    assert "count all stages" in table_markdown(make_table(suite, out))
     # The stage before is on another machine: what all cost together is not known.
     SuiteFolder(suite, out).row_file(row).rename(out / "elsewhere")
     assert {line.variant: line.steps for line in make_table(suite, out).lines if line.stream is None}["longer"] is None
@@ -325,14 +334,14 @@ def test_finished_rows_are_not_run_again(ran: Any, shapes: Path, monkeypatch: py
         asked.append(config.out)
         raise MemoryError("not enough")
 
-    monkeypatch.setattr(running, "train", no_train)
+    monkeypatch.setattr(making, "train", no_train)
     said: list[str] = []
     failed = run_suite(Suite.load(file, data=shapes), out, say=said.append)
     assert failed == {"broken-seed0-split1": "MemoryError: not enough"}
     assert [Path(path).name.rsplit("-", 1)[0] for path in asked] == ["broken-seed0-split1"]
     assert any("Traceback" in line for line in said)
     assert any("4 rows, 3 finished; 1 to go, about" in line for line in said)
-    assert run_suite(Suite.load(file, data=shapes), out, only="late", say=said.append) == {}
+    assert run_suite(Suite.load(file, data=shapes), out, only=["late"], say=said.append) == {}
     assert "tiny: 1 rows, 1 finished; none to go" in said
 
 
@@ -346,7 +355,8 @@ def test_the_table_of_a_real_suite(ran: Any, shapes: Path, capsys: pytest.Captur
     assert "3 of 4 rows are finished, in" in text
     assert "against late" in text
     lines = {
-        (line["variant"], line["stream"]): line for line in table_json(Suite.load(file, data=shapes), out)["lines"]
+        (line["variant"], line["stream"]): line
+        for line in table_json(make_table(Suite.load(file, data=shapes), out))["lines"]
     }
     assert lines["chance", None]["top1"] == 0.25
     assert lines["clip_shape", None]["top1"] == 0.25  # all of one size
@@ -364,7 +374,7 @@ def test_an_interrupted_row_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "evaluate_run", stopped)
+        patch.setattr(making, "evaluate_run", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_suite(suite, tmp_path, say=quiet)
     assert not list(tmp_path.rglob("rows/*"))
@@ -374,6 +384,7 @@ def test_an_interrupted_row_goes_on(
     (finished,) = (Finished.load(path) for path in tmp_path.rglob("rows/*"))
     assert finished is not None
     assert finished.cost["seconds"] > finished.cost["training_seconds"] > 0
+    assert finished.cost["cpu_seconds"] is None, "what the first sitting computed is not known"
     assert finished.streams == {}
 
 
@@ -381,14 +392,25 @@ def test_wrong_calls(write: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leaves its data open; name them with --data"):
         run_suite(Suite.load(write()), tmp_path, say=quiet)
     with pytest.raises(UsageError, match="no variant 'lat'; did you mean late"):
-        run_suite(Suite.load(write(data="d")), tmp_path, only="lat", say=quiet)
+        run_suite(Suite.load(write(data="d")), tmp_path, only=["lat"], say=quiet)
     with pytest.raises(UsageError, match="no variant 'x'; there are late"):
-        run_suite(Suite.load(write(data="d")), tmp_path, only="x", say=quiet)
+        run_suite(Suite.load(write(data="d")), tmp_path, only=["x"], say=quiet)
+    with pytest.raises(UsageError, match="no seed '7'; there are 0, 1"):
+        run_suite(Suite.load(write(data="d", seeds=[0, 1])), tmp_path, seeds=[7], say=quiet)
+    with pytest.raises(UsageError, match="no split '3'; there are 1, 2"):
+        run_suite(Suite.load(write(data="d", splits=[1, 2])), tmp_path, splits=["3"], say=quiet)
+
+
+def test_rows_can_be_chosen_by_variant_seed_and_split(write: Callable[..., Path], tmp_path: Path) -> None:
+    variants = {"a": {}, "b": {}, "c": {}}
+    suite = Suite.load(write(data=str(tmp_path / "nothing"), variants=variants, seeds=[0, 1, 2], splits=[1, 2]))
+    failed = run_suite(suite, tmp_path, only=["a", "c"], seeds=[1, 2], splits=["2"], say=quiet)
+    assert list(failed) == [f"{v}-seed{k}-split2" for v in "ac" for k in (1, 2)]
 
 
 def test_what_a_row_starts_from_must_be_there(write: Callable[..., Path], tmp_path: Path) -> None:
     suite = Suite.load(write(data="d", variants={"late": {}, "longer": {"after": "late"}}))
-    failed = run_suite(suite, tmp_path, only="longer", say=quiet)
+    failed = run_suite(suite, tmp_path, only=["longer"], say=quiet)
     assert "starts from the run of late-seed0-split1" in failed["longer-seed0-split1"]
     assert "--only late" in failed["longer-seed0-split1"]
 
@@ -402,7 +424,7 @@ def test_generated_videos_and_the_ceiling(write: Callable[..., Path], tmp_path: 
         trained.append(config)
         raise DataError("enough seen")
 
-    monkeypatch.setattr(running, "train", no_train)
+    monkeypatch.setattr(making, "train", no_train)
     assert run_suite(suite, tmp_path, say=quiet) == {"late-seed0-split1": "enough seen"}
     assert trained[0].data == str(tmp_path / "data" / "conjunction-train2-test2-size64-frames12")
     assert (Path(trained[0].data) / "truth.json").is_file()
@@ -437,6 +459,13 @@ def some_scores(hits: list[bool], groups: tuple[str, ...] = ()) -> Scores:
     )
 
 
+_ROW: dict[str, Any] = {
+    **dict.fromkeys(("suite", "variant", "split", "data", "date", "command"), ""),
+    **{key: {} for key in ("figures", "streams", "versions", "machine", "chosen", "cost", "left_out")},
+    **dict.fromkeys(("seed", "weights", "scores_file")),
+}
+
+
 def finish(folder: SuiteFolder, row: Row, scores: Scores, **other: Any) -> Finished:
     file = f"runs/{row.run_name}/scores/test.npz"
     scores.save(folder.path / file)
@@ -451,6 +480,7 @@ def finish(folder: SuiteFolder, row: Row, scores: Scores, **other: Any) -> Finis
         "chosen": {},
         "figures": figures_of(scores),
         "streams": streams_of(scores),
+        "hits": Hits.of(scores),
         "cost": {"seconds": 60.0, "training_seconds": 50.0, "epochs": 1, "steps": 3},
         "left_out": {},
         "weights": "random",
@@ -487,7 +517,7 @@ def test_means_spreads_and_what_is_missing(two: SuiteFolder) -> None:
     assert (new.rows, new.of) == (3, 4)
     assert new.splits == {"1": 1.0, "2": 0.75}
     assert new.spread is None, "one seed alone saw both splits"
-    text = table_markdown(two.suite, two.out)
+    text = table_markdown(make_table(two.suite, two.out))
     assert "|  | split 1 | split 2 | mean | spread | mean class | steps | training | rows | against base |" in text
     assert "| new | 1.000 | 0.750 | 0.875 |" in text
     assert "| 3 of 4 |" in text
@@ -499,22 +529,56 @@ def test_the_comparison_takes_a_group_of_all_seeds_and_splits_as_one(two: SuiteF
     versus = make_table(two.suite, two.out).lines[1].versus
     assert versus is not None
     assert versus.pairs == 3
-    assert versus.method == "bootstrap over 2 groups"
+    assert versus.method == "bootstrap over 2 groups and 2 seeds"
+    assert versus.reserve == "2 seeds and 2 units only"
+    assert "They rest on 2 seeds and 2 units only" in table_markdown(make_table(two.suite, two.out))
     assert versus.difference == pytest.approx((2 + 2 + 2) / 12)
 
 
-def test_a_comparison_needs_the_scores_of_both(two: SuiteFolder) -> None:
-    rows = [row for row in two.suite.rows() if row.variant == "new"]
-    for row in rows[1:3]:
+def test_a_comparison_needs_no_scores_but_for_rows_made_before_hits_were_kept(two: SuiteFolder) -> None:
+    with_hits = make_table(two.suite, two.out).lines[1]
+    rows = [row for row in two.suite.rows() if row.name != "new-seed1-split2"]
+    for row in rows:
+        file = two.row_file(row)
+        document = json.loads(file.read_text(encoding="utf-8"))
+        assert document.pop("hits")["right"]["merged"]
+        file.write_text(json.dumps({**document, "format": "twostream-row-1"}), encoding="utf-8")
+    assert make_table(two.suite, two.out).lines[1] == with_hits, "their scores are here"
+    for row in rows[-2:]:
         (two.path / f"runs/{row.run_name}/scores/test.npz").unlink()
-    # A video more than the baseline was judged on.
-    table = make_table(two.suite, two.out)
-    assert table.lines[1].versus is not None
-    assert table.lines[1].versus.pairs == 1
-    finish(two, rows[0], some_scores([True] * 5))
+    line = make_table(two.suite, two.out).lines[1]
+    assert line.versus is not None
+    assert line.versus.pairs == 1
+    (two.path / f"runs/{rows[-3].run_name}/scores/test.npz").unlink()
+    line = make_table(two.suite, two.out).lines[1]
+    assert (line.rows, line.versus, line.interval) == (3, None, None)
+
+
+def test_rows_on_other_videos_are_not_compared(two: SuiteFolder) -> None:
+    row = next(row for row in two.suite.rows() if row.variant == "new")
+    finish(two, row, some_scores([True] * 5))
     table = make_table(two.suite, two.out)
     assert table.lines[1].versus is None
-    assert any(note.startswith("not compared with the baseline: new") for note in table.notes)
+    (note,) = [note for note in table.notes if note.startswith("not compared with the baseline: new")]
+    assert "seed 0, split 1: 1 videos were judged by one only: v4" in note
+
+
+def test_a_row_says_of_every_video_whether_it_was_right(two: SuiteFolder) -> None:
+    row = two.suite.rows()[0]
+    scores = some_scores([True, False, True, True], ("p", "p", "", "q"))
+    logits = scores.logits.copy()
+    logits[0, 0, 1] = logits[0, 0, 1, ::-1]  # motion alone is wrong on the first
+    labels = scores.labels.copy()
+    labels[3] = -1
+    finish(two, row, replace(scores, logits=logits, labels=labels))
+    text = two.row_file(row).read_text(encoding="utf-8")
+    line = '"hits": {"videos":["v0","v1","v2"],"groups":["p","p",""],'
+    # Both classes are as likely for the first now, and the lower one, the true one, comes first.
+    assert line + '"right":{"merged":"101","appearance":"101","motion":"001"}}' in text
+    for damage in (('"101"', '"10"'), ('"101"', '"1x1"'), ('"merged"', '"all"'), ('"videos":', '"vidoes":')):
+        two.row_file(row).write_text(text.replace(*damage), encoding="utf-8")
+        with pytest.raises(SuiteError, match="not a finished row"):
+            two.finished(row)
 
 
 def test_one_seed_is_spread_over_splits(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -529,7 +593,7 @@ def test_one_seed_is_spread_over_splits(write: Callable[..., Path], tmp_path: Pa
     assert line.spread == pytest.approx(0.35355, abs=1e-5)
     assert line.spread_over == "splits"
     assert (appearance.label, motion.top1) == ("late, appearance alone", 0.75)
-    assert "± 0.354 over splits" in table_markdown(suite, tmp_path)
+    assert "± 0.354 over splits" in table_markdown(make_table(suite, tmp_path))
 
 
 def test_several_data_have_a_column(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -542,7 +606,7 @@ def test_several_data_have_a_column(write: Callable[..., Path], tmp_path: Path) 
     folder = SuiteFolder(suite, tmp_path)
     for row in suite.rows():
         finish(folder, row, some_scores([True] * 4))
-    text = table_markdown(suite, tmp_path)
+    text = table_markdown(make_table(suite, tmp_path))
     assert "|  | data | split 1 |" in text
     assert "| easy | where | 1.000 |" in text
     assert "| hard | conjunction-difficulty1.0 | 1.000 |" in text
@@ -558,14 +622,14 @@ def test_rows_of_another_configuration(two: SuiteFolder, write: Callable[..., Pa
     table = make_table(suite, two.out)
     assert table.lines[1].rows == 0
     assert sum(note.startswith("left out: new-") for note in table.notes) == 3
-    assert run_suite(suite, two.out, only="base", say=quiet) == {}
+    assert run_suite(suite, two.out, only=["base"], say=quiet) == {}
     started: list[str] = []
 
     def no_train(config: TrainConfig, **_: Any) -> None:
         started.append(Path(config.out).name)
         raise DataError("seen")
 
-    monkeypatch.setattr(running, "train", no_train)
+    monkeypatch.setattr(making, "train", no_train)
     assert len(run_suite(suite, two.out, redo=True, say=quiet)) == 4
     assert started == [row.run_name for row in suite.rows() if row.variant == "new"]
 
@@ -579,6 +643,46 @@ def test_rows_made_before_an_option_existed_still_count(two: SuiteFolder) -> Non
     finish(two, row, some_scores([True] * 4), asked={**asked, "model_args.gone": 1})
     (note,) = [note for note in make_table(two.suite, two.out).notes if "left out" in note]
     assert "model_args.gone: 1 there, nothing now" in note
+
+
+def test_defaults_are_no_part_of_a_digest(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(**keys: Any) -> Row:
+        return Suite.load(write(data="d", variants={"first": {}, "a": {"after": "first", **keys}})).rows()[1]
+
+    plain = row()
+    same: dict[str, Any] = {"short_clips": "refuse", "optim": {"momentum": 0.9}, "model_args": {"dropout": 0.5}}
+    assert known_numbers("two_stream_resnet18")["dropout"] == 0.5
+    assert row(**same).digest == plain.digest
+    assert row(model_args={"dropout": 0.25}).digest != plain.digest
+    finished = Finished(**{**_ROW, "asked": plain.asked(), "digest": plain.digest})
+    assert changes(finished, row(**same)) == []
+    assert changes(finished, row(model_args={"dropout": 0.25})) == ["model_args.dropout: nothing there, 0.25 now"]
+    # An option that comes to be later: its default is asked for in every row and every stage.
+    before, digests = Row.asked, (plain.digest, plain.earlier_digest)
+    defaults = suite_file._defaults()
+    monkeypatch.setattr(Row, "asked", lambda self: {**before(self), "new": 3, "after.new": 3})
+    monkeypatch.setattr(suite_file, "_defaults", lambda: {**defaults, "new": 3})
+    assert row().digest == digests[0]
+    assert row().earlier_digest != digests[1], "or this test would show nothing"
+    assert changes(finished, row()) == []
+
+
+def test_rows_of_a_model_that_is_no_more_can_be_read(write: Callable[..., Path]) -> None:
+    (row,) = Suite.load(write(data="d")).rows()
+    finished = Finished(**{**_ROW, "asked": {**row.asked(), "model": "gone"}, "digest": ""})
+    assert 'model: "gone" there, "two_stream_resnet18" now' in changes(finished, row)
+
+
+def test_run_folders_that_are_there_keep_their_names(write: Callable[..., Path], tmp_path: Path) -> None:
+    suite = Suite.load(write(data="d"))
+    folder, (row,) = SuiteFolder(suite, tmp_path), suite.rows()
+    assert folder.run_folder(row).name == f"late-seed0-split1-{row.digest[:8]}"
+    before = folder.path / "runs" / f"late-seed0-split1-{row.earlier_digest[:8]}"
+    before.mkdir(parents=True)
+    assert folder.run_folder(row) == before, "begun when defaults were part of the digest"
+    finish(folder, row, some_scores([True]), digest="0123456789")
+    (folder.path / "runs" / "late-seed0-split1-01234567").mkdir()
+    assert folder.run_folder(row).name == "late-seed0-split1-01234567", "finished when there were fewer options"
 
 
 def test_damaged_rows_are_named(two: SuiteFolder) -> None:
@@ -601,7 +705,7 @@ def test_rows_on_several_data(write: Callable[..., Path], tmp_path: Path) -> Non
 
 
 def test_an_empty_table(write: Callable[..., Path], tmp_path: Path) -> None:
-    text = table_markdown(Suite.load(write()), tmp_path)
+    text = table_markdown(make_table(Suite.load(write()), tmp_path))
     assert "| late | missing |" in text
     assert "0 of 1 rows are finished" in text
     assert "--data DATA" in text
@@ -612,6 +716,11 @@ def test_the_command(write: Callable[..., Path], tmp_path: Path, capsys: pytest.
     assert main([*call, "--table", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["lines"][0]["rows"] == 0
     assert main([*call, "--table", "--only", "late"]) == 2
+    assert main([*call, "--table", "--jobs", "2"]) == 2
+    assert main([*call, "--data", "d", "--seeds", "one"]) == 2
+    assert "--seeds are whole numbers, as 0,1,2; got 'one'" in capsys.readouterr().err
+    assert main([*call, "--data", "d", "--jobs", "0"]) == 2
+    capsys.readouterr()
     assert main(call) == 2
     assert main([*call, "--data", str(tmp_path / "nothing"), "--json"]) == 1
     captured = capsys.readouterr()

@@ -15,11 +15,12 @@ import twostream
 ROOT = Path(twostream.__file__).parent
 
 # What each room may import of ours, beside itself. The rooms of layer 0 are open to all.
-BOTTOM = {"clip", "errors", "files", "units", "version", "work_claims"}
+BOTTOM = {"clip", "errors", "files", "processes", "units", "version", "work_claims"}
 ROOMS: dict[str, set[str]] = {
     "clip": {"errors", "files"},
     "errors": set(),
     "files": {"errors"},
+    "processes": set(),
     "units": set(),
     "version": set(),
     "work_claims": {"files"},

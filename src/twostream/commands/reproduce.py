@@ -3,40 +3,83 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from twostream.commands.parser import Parser
+from twostream.commands.parser import Parser, at_least
 from twostream.errors import UsageError
 
 
 def reproduce(argv: Sequence[str]) -> int:
-    """Run a suite of variants x seeds x splits row by row, and print its table; resumable."""
+    """Run a suite of variants x seeds x splits row by row, and print its table and claims; resumable."""
     parser = Parser("reproduce", reproduce.__doc__ or "")
     parser.add_argument("suite", metavar="SUITE", help="a YAML file, or the name of a suite of the package")
     parser.add_argument("--out", default="runs/suites", metavar="DIR", help="folder of the rows and their runs")
     parser.add_argument("--data", default=None, metavar="DATA", help="data set, where the suite leaves it open")
-    parser.add_argument("--only", default=None, metavar="VARIANT", help="run rows of this variant only")
+    parser.add_argument("--only", default="", metavar="VARIANT,...", help="run rows of these variants only")
+    parser.add_argument("--seeds", default="", metavar="SEED,...", help="run rows of these seeds only")
+    parser.add_argument("--splits", default="", metavar="SPLIT,...", help="run rows of these splits only")
+    parser.add_argument(
+        "--jobs",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="rows made at a time, which share the cores and have one GPU each",
+    )
     parser.add_argument("--table", action="store_true", help="print the table of the finished rows, run nothing")
     parser.add_argument(
         "--redo", action="store_true", help="run rows anew that were finished with another configuration"
     )
+    parser.add_argument("--html", default=None, metavar="FILE", help="write table and claims as one page too")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
-    if args.table and (args.only or args.redo):
-        raise UsageError("--table runs nothing, so --only and --redo do not go with it")
+    if args.table and (args.only or args.seeds or args.splits or args.redo or args.jobs > 1):
+        raise UsageError("--table runs nothing, so --only, --seeds, --splits, --jobs and --redo do not go with it")
+    only, seeds, splits = _list(args.only), _seeds(args.seeds), _list(args.splits)
     from twostream import console
+    from twostream.experiments.markdown import table_markdown
     from twostream.experiments.suite import Suite
-    from twostream.experiments.table import table_json, table_markdown
+    from twostream.experiments.table import make_table, table_json
+    from twostream.files import check_writable
 
     suite, out = Suite.load(args.suite, data=args.data), Path(args.out)
+    if args.html:
+        # Before a night's work, not after it.
+        check_writable(args.html)
     failed = {}
     if not args.table:
         from twostream.experiments.run import run_suite
 
         with console.progress_bar("suite") as progress:
-            failed = run_suite(suite, out, only=args.only, redo=args.redo, say=console.say, progress=progress)
+            failed = run_suite(
+                suite,
+                out,
+                only=only,
+                seeds=seeds,
+                splits=splits,
+                jobs=args.jobs,
+                redo=args.redo,
+                say=console.say,
+                progress=progress,
+            )
+    table = make_table(suite, out)
+    if args.html:
+        from twostream.experiments.table_page import write_table_page
+
+        write_table_page(table, Path(args.html))
+        console.say(f"page: {args.html}")
     if args.json:
-        console.show_json({**table_json(suite, out), "failed": failed})
+        console.show_json({**table_json(table), "failed": failed})
     else:
-        console.show(table_markdown(suite, out))
+        console.show(table_markdown(table))
     for row, reason in failed.items():
         console.say(f"twostream reproduce: {row}: {reason}")
     return 1 if failed else 0
+
+
+def _list(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(entry) for entry in _list(text)]
+    except ValueError:
+        raise UsageError(f"--seeds are whole numbers, as 0,1,2; got {text!r}") from None

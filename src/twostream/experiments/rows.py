@@ -11,7 +11,6 @@
 import json
 import os
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -24,12 +23,15 @@ import torch
 from twostream.clip import Scores
 from twostream.evaluation.metrics import one_stream, summary
 from twostream.evaluation.statistics import accuracy_interval
+from twostream.experiments.hits import Hits
 from twostream.experiments.schema import SuiteError
-from twostream.experiments.suite import MotionShapes, Row, Suite, flat
+from twostream.experiments.suite import MotionShapes, Row, Suite, flat, own_key, without_defaults
 from twostream.files import write_text
 from twostream.training.config import TrainConfig
 
-FORMAT = "twostream-row-1"
+FORMAT = "twostream-row-2"
+# Of rows that do not say which videos they got right.
+_WITHOUT_HITS = "twostream-row-1"
 # What figures can hang on, besides the configuration.
 _LIBRARIES = ("twostream", "torch", "numpy", "opencv-contrib-python-headless", "av", "lightning")
 
@@ -49,7 +51,11 @@ class Finished:
         chosen: what was left open there and chosen by the machine and the data.
         figures: top-1, its 95 % interval and the rest of ``evaluation.metrics.summary``.
         streams: the same of each stream's votes alone, where there are several.
-        cost: seconds of wall time in all and of training, epochs and optimiser steps.
+        hits: which test videos it got right; None for a reference without such, and for rows made before they were
+            kept.
+        cost: seconds of wall time in all and of training, epochs and optimiser steps; ``cpu_seconds`` of all cores
+            and processes together, None where a part was trained by another process before; ``jobs``, how many rows
+            were made at a time.
         left_out: what could not be judged: name and reason.
         weights: what the networks started from.
         versions, machine, date, command: where the figures come from.
@@ -70,15 +76,19 @@ class Finished:
     date: str
     command: str
     chosen: dict[str, Any]
-    cost: dict[str, float]
+    cost: dict[str, float | None]
     left_out: dict[str, str]
     weights: str | None
     scores_file: str | None
+    hits: Hits | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        document = {"format": FORMAT, **asdict(self)}
-        write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        document = {"format": FORMAT, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "hits"}}
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+        # On one line: a line a video would make a test set of thousands unreadable.
+        hits = json.dumps(self.hits and self.hits.to_dict(), ensure_ascii=False, separators=(",", ":"))
+        write_text(path, text.removesuffix("\n}") + f',\n "hits": {hits}\n}}\n')
 
     @classmethod
     def load(cls, path: Path) -> "Finished | None":
@@ -89,8 +99,15 @@ class Finished:
         """
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            if document.pop("format") != FORMAT or set(document) != {field.name for field in fields(cls)}:
+            written = document.pop("format")
+            if written == _WITHOUT_HITS:
+                document["hits"] = None
+            elif written != FORMAT:
                 raise ValueError(f"not of the format {FORMAT}")
+            if set(document) != {field.name for field in fields(cls)}:
+                raise ValueError("its keys are not those of a row")
+            if document["hits"] is not None:
+                document["hits"] = Hits.from_dict(document["hits"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
@@ -115,8 +132,13 @@ class SuiteFolder:
         return self.path / "rows" / f"{row.name}.json"
 
     def run_folder(self, row: Row) -> Path:
-        """The run folder of a row, of this very configuration."""
-        return self.path / "runs" / row.run_name
+        """The run folder of a row, of this very configuration; one that is there already keeps its name."""
+        finished = self.finished(row)
+        digests = [row.digest, row.earlier_digest]
+        if finished is not None and not changes(finished, row):
+            digests.insert(0, finished.digest)
+        folders = [self.path / "runs" / row.run_name_of(digest) for digest in digests]
+        return next((folder for folder in folders if folder.is_dir()), self.path / "runs" / row.run_name)
 
     def reference_file(self, reference: str, data: str, split: str) -> Path:
         """The file of a reference on a split of some data."""
@@ -133,29 +155,19 @@ class SuiteFolder:
 
 def changes(finished: Finished, row: Row) -> list[str]:
     """What of a row's configuration is another one than that of its finished file, in words."""
-    now, there = row.asked(), finished.asked
+    all_now, all_there = row.asked(), finished.asked
+    # An option that did not exist when the row was made did then what its default does now.
+    now, there = without_defaults(all_now), without_defaults(all_there)
     absent = object()
-    defaults = _defaults()
     found = []
     for key in sorted(now.keys() | there.keys()):
-        before, after = there.get(key, absent), now.get(key, absent)
-        own = re.sub(r"^(after\.)+", "", key)
-        # An option that did not exist when the row was made did then what its default does now.
-        if before is absent and after == defaults.get(own, absent):
-            continue
         # Looking at the table of a suite with open data needs no data.
-        if own == "data" and after is None:
+        if own_key(key) == "data" and all_now.get(key, absent) is None:
             continue
-        if before != after:
-            words = ["nothing" if value is absent else json.dumps(value) for value in (before, after)]
+        if now.get(key, absent) != there.get(key, absent):
+            words = [json.dumps(values[key]) if key in values else "nothing" for values in (all_there, all_now)]
             found.append(f"{key}: {words[0]} there, {words[1]} now")
     return found
-
-
-def _defaults() -> dict[str, Any]:
-    values = flat(asdict(TrainConfig(data="", out="")))
-    values |= flat(asdict(MotionShapes(set="same_look")), "motion_shapes.")
-    return dict(json.loads(json.dumps(values)))
 
 
 def figures_of(scores: Scores) -> dict[str, Any]:

@@ -1,93 +1,226 @@
-"""Running a suite row by row: what is finished is a file and stays, what fails is named and the rest goes on."""
+"""Running a suite: what is finished is a file and stays, what fails is named and the rest goes on."""
 
-import csv
 import difflib
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Protocol
 
-from twostream.data import motion_shapes
-from twostream.data.annotations import Annotations, load_annotations
-from twostream.data.reading import read_videos
-from twostream.errors import TwostreamError, UsageError
-from twostream.experiments.references import ceiling, chance, clip_shape
-from twostream.experiments.rows import (
-    Finished,
-    SuiteFolder,
-    changes,
-    chosen,
-    figures_of,
-    machine,
-    provenance,
-    streams_of,
-)
+from twostream.errors import UsageError
+from twostream.experiments.making import LOOK_EVERY, Maker, Progress, Say, attempt
+from twostream.experiments.parallel import Crew, Outcome, require_one_device
+from twostream.experiments.rows import Finished, SuiteFolder, changes, machine
 from twostream.experiments.schema import SuiteError
-from twostream.experiments.suite import MotionShapes, Reference, Row, Suite, data_name
-from twostream.runs import RunFolder, evaluate_run
-from twostream.training.config import TrainConfig
-from twostream.training.run import train
+from twostream.experiments.suite import Row, Suite
 from twostream.units import seconds_text
-from twostream.video import VideoError, VideoInfo
-
-Say = Callable[[str], None]
-Progress = Callable[[int, int, str], None]
+from twostream.work_claims import Owner, owner_of
 
 
 def run_suite(
     suite: Suite,
     out: Path,
     *,
-    only: str | None = None,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    splits: Sequence[str] = (),
+    jobs: int = 1,
     redo: bool = False,
     say: Say = print,
     progress: Progress | None = None,
 ) -> dict[str, str]:
     """Run the rows that are not finished; called again after an interruption it goes on where it stopped.
 
-    A row that fails is left out and the rest goes on; Ctrl-C ends all, and the training that it met resumes.
+    A row that fails is left out with those that start from it, and the rest goes on; Ctrl-C ends all, and the trainings
+    that it met resume. Several commands may work on one suite in a folder that they share: no row is made twice, and
+    one that another has begun is waited for.
 
     Args:
         suite: what is to be run.
         out: folder of all suites; this one's files lie in ``OUT/NAME``.
-        only: a variant; the others' rows are left alone.
+        only: variants; the others' rows are left alone. Empty: all.
+        seeds, splits: in the same way.
+        jobs: how many rows are made at a time, in processes of their own if more than one. They are spawned, so a
+            script must call this under ``if __name__ == "__main__":``.
         redo: run rows anew that were finished with another configuration, instead of refusing.
         say: takes a line for the user.
-        progress: called with (done, total, what) while videos are read, written or judged.
+        progress: called with (done, total, what) while videos are read, written or judged; of one row at a time only.
 
     Returns:
         The reason for each row and reference that failed; empty when all that was asked is there.
 
     Raises:
-        UsageError: no such variant, or no data.
+        UsageError: no such variant, seed or split, no data, or rows of several devices each side by side.
         SuiteError: rows were finished with another configuration, or the file of one is damaged.
     """
-    if only is not None and only not in suite.variants:
-        near = difflib.get_close_matches(only, suite.variants, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(suite.variants)}"
-        raise UsageError(f"{suite.source} has no variant {only!r}; {hint}")
-    rows = [row for row in suite.rows() if only in (None, row.variant)]
+    rows = _asked_for(suite, only, seeds, splits)
     if any(row.data is None for row in rows):
         raise UsageError(f"{suite.source} leaves its data open; name them with --data DATA")
+    if jobs > 1:
+        require_one_device(rows)
     folder = SuiteFolder(suite, out)
     waiting = _waiting(folder, rows, redo)
-    maker = _Maker(folder, say, progress)
+    maker = Maker(folder, say, progress)
     failed = maker.make_references(rows)
-    say(f"{suite.name}: {len(rows)} rows, {len(rows) - len(waiting)} finished; {_left(folder, waiting)}")
-    for place, row in enumerate(waiting):
-        say(f"row {place + 1} of {len(waiting)}: {row.name} on {row.data_name}")
-        reason, finished = _attempt(partial(maker.make, row), say)
-        rest = f"; {_left(folder, waiting[place + 1 :])}" if waiting[place + 1 :] else ""
-        if finished is None:
-            failed[row.name] = reason
-            say(f"{row.name} failed: {reason}{rest}")
-        else:
-            say(f"{row.name}: {_figures_text(finished)} after {seconds_text(finished.cost['seconds'])}{rest}")
+    say(f"{suite.name}: {len(rows)} rows, {len(rows) - len(waiting)} finished; {_left(folder, waiting, jobs)}")
+    with InTurn(maker) if jobs == 1 else Crew(folder, say, jobs=jobs) as makers:
+        failed |= _Schedule(folder, waiting, makers, run=maker.run, say=say).carry_out()
     return failed
+
+
+class Makers(Protocol):
+    """Who makes rows: this process, or some others."""
+
+    jobs: int
+
+    @property
+    def free(self) -> bool:
+        """Whether one more row can be taken."""
+
+    def start(self, row: Row, /) -> None:
+        """Take a row."""
+
+    def outcomes(self, seconds: float | None, /) -> Iterator[tuple[Row, Outcome]]:
+        """Wait until something ends, at most so long (None: for ever); yields what has ended."""
+
+
+class InTurn:
+    """One row after the other in this process."""
+
+    jobs = 1
+
+    def __init__(self, maker: Maker) -> None:
+        self.maker = maker
+        self._row: Row | None = None
+
+    def __enter__(self) -> "InTurn":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def free(self) -> bool:
+        """Whether one more row can be taken."""
+        return self._row is None
+
+    def start(self, row: Row) -> None:
+        """Take a row."""
+        self._row = row
+
+    def outcomes(self, seconds: float | None) -> Iterator[tuple[Row, Outcome]]:
+        """Make the row, or wait."""
+        if self._row is None:
+            time.sleep(seconds or 0.0)
+            return
+        outcome = attempt(partial(self.maker.make, self._row), self.maker.say)
+        row, self._row = self._row, None
+        yield row, outcome
+
+
+class _Schedule:
+    """Which row is next."""
+
+    def __init__(self, folder: SuiteFolder, waiting: Sequence[Row], makers: Makers, *, run: str, say: Say) -> None:
+        self.folder = folder
+        self.makers = makers
+        self.run = run
+        self.say = say
+        self.total = len(waiting)
+        self.begun = 0
+        self.pending = list(waiting)
+        self.running: list[Row] = []
+        # Rows that other processes are at, and when to look at them again.
+        self.elsewhere: dict[Row, float] = {}
+        self.failed: dict[str, str] = {}
+
+    def carry_out(self) -> dict[str, str]:
+        """Make all rows; returns the reason for each that failed."""
+        while self.pending or self.running:
+            self._start_what_can_be()
+            if not self.pending and not self.running:
+                break
+            for row, (reason, made) in self.makers.outcomes(LOOK_EVERY if self.elsewhere else None):
+                self.running.remove(row)
+                if isinstance(made, Owner):
+                    self._put_aside(row, made, row)
+                    self.pending.append(row)
+                else:
+                    self._ended(row, reason, made)
+        return self.failed
+
+    def _start_what_can_be(self) -> None:
+        for row in [*self.pending]:
+            if cause := next((before.name for before in row.after if before.name in self.failed), None):
+                self.pending.remove(row)
+                self._ended(row, f"it starts from {cause}, which failed", None)
+            elif self.makers.free and self._can_start(row):
+                self.pending.remove(row)
+                if made := self._made_elsewhere(row):
+                    self._ended(row, "", made)
+                    continue
+                self.begun += 1
+                self.elsewhere.pop(row, None)
+                self.running.append(row)
+                self.say(f"row {self.begun} of {self.total}: {row.name} on {row.data_name}")
+                self.makers.start(row)
+
+    def _can_start(self, row: Row) -> bool:
+        """Whether all that a row starts from is there, and nobody else is at it."""
+        if any(before in self.pending or before in self.running for before in row.after):
+            return False
+        if self.elsewhere.get(row, 0.0) > time.monotonic():
+            return False
+        # What it starts from may be no part of what was asked here.
+        missing = [before for before in row.after if not self.folder.finished(before)]
+        for needed in (row, *missing):
+            if owner := owner_of(self.folder.path, needed.name, run=self.run):
+                self._put_aside(row, owner, needed)
+                return False
+        return True
+
+    def _put_aside(self, row: Row, owner: Owner, needed: Row) -> None:
+        if row not in self.elsewhere:
+            waits = f" waits for {needed.name}" if needed is not row else ""
+            self.say(f"{row.name}{waits}: {owner} is at it")
+        self.elsewhere[row] = time.monotonic() + LOOK_EVERY
+
+    def _made_elsewhere(self, row: Row) -> Finished | None:
+        finished = self.folder.finished(row)
+        return finished if finished is not None and not changes(finished, row) else None
+
+    def _ended(self, row: Row, reason: str, made: Finished | None) -> None:
+        self.elsewhere.pop(row, None)
+        left = [*self.running, *self.pending]
+        rest = f"; {_left(self.folder, left, self.makers.jobs)}" if left else ""
+        if made is None:
+            self.failed[row.name] = reason
+            self.say(f"{row.name} failed: {reason}{rest}")
+        else:
+            self.say(f"{row.name}: {_figures_text(made)} after {seconds_text(made.cost['seconds'] or 0.0)}{rest}")
+
+
+def _asked_for(suite: Suite, only: Sequence[str], seeds: Sequence[int], splits: Sequence[str]) -> list[Row]:
+    rows = suite.rows()
+    known: tuple[tuple[str, Collection[str], Collection[str]], ...] = (
+        ("variant", only, suite.variants),
+        ("seed", [str(seed) for seed in seeds], [str(seed) for seed in suite.seeds]),
+        ("split", splits, [str(split) for split in suite.splits]),
+    )
+    for kind, asked, there in known:
+        for name in asked:
+            if name not in there:
+                near = difflib.get_close_matches(name, there, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(there)}"
+                raise UsageError(f"{suite.source} has no {kind} {name!r}; {hint}")
+    return [
+        row
+        for row in rows
+        if (not only or row.variant in only)
+        and (not seeds or row.seed in seeds)
+        and (not splits or row.split in splits)
+    ]
 
 
 def _waiting(folder: SuiteFolder, rows: Sequence[Row], redo: bool) -> list[Row]:
@@ -108,206 +241,35 @@ def _waiting(folder: SuiteFolder, rows: Sequence[Row], redo: bool) -> list[Row]:
     return waiting
 
 
-def _left(folder: SuiteFolder, waiting: Sequence[Row]) -> str:
+def _left(folder: SuiteFolder, waiting: Sequence[Row], jobs: int) -> str:
     """How many rows are to go, and for about how long, judged by what finished rows took on such a machine."""
     if not waiting:
         return "none to go"
-    here, times = machine(), dict[str, list[float]]()
-    for row in folder.suite.rows():
-        finished = folder.finished(row)
-        if finished is not None and finished.machine == here:
-            times.setdefault(row.variant, []).append(finished.cost["seconds"])
+    here = machine()
+    made = [finished for row in folder.suite.rows() if (finished := folder.finished(row)) and finished.machine == here]
+    # Side by side each takes longer.
+    made = [finished for finished in made if finished.cost.get("jobs", 1) == jobs] or made
     count = f"{len(waiting)} to go"
-    if not times:
+    if not made:
         return f"{count}; for how long is known after the first"
+    times: dict[str, list[float]] = {}
+    for finished in made:
+        times.setdefault(finished.variant, []).append(finished.cost["seconds"] or 0.0)
     all_times = [seconds for of_variant in times.values() for seconds in of_variant]
-    seconds = sum(fmean(times.get(row.variant, all_times)) for row in waiting)
-    return f"{count}, about {seconds_text(seconds)}"
+    takes = {row: fmean(times.get(row.variant, all_times)) for row in waiting}
+    return f"{count}, about {seconds_text(_together(takes, jobs))}"
 
 
-def _attempt(work: Callable[[], Finished], say: Say) -> tuple[str, Finished | None]:
-    """The result, or the reason why there is none."""
-    try:
-        return "", work()
-    except TwostreamError as error:
-        return str(error), None
-    except Exception as error:
-        # A night's work must not end with one row's accident, such as memory that does not suffice.
-        say(traceback.format_exc())
-        return f"{type(error).__name__}: {error}", None
+def _together(takes: Mapping[Row, float], jobs: int) -> float:
+    """How long rows take side by side; not less than the longest of those that start one from the other."""
+
+    def chain(row: Row) -> float:
+        return takes[row] + max((chain(before) for before in row.after if before in takes), default=0.0)
+
+    return max(sum(takes.values()) / jobs, *(chain(row) for row in takes))
 
 
 def _figures_text(finished: Finished) -> str:
     parts = [f"top-1 {finished.figures['top1']:.3f}"]
     parts += [f"{stream} alone {figures['top1']:.3f}" for stream, figures in finished.streams.items()]
     return ", ".join(parts)
-
-
-class _Maker:
-    """Makes one row or reference at a time."""
-
-    def __init__(self, folder: SuiteFolder, say: Say, progress: Progress | None) -> None:
-        self.folder = folder
-        self.suite = folder.suite
-        self.say = say
-        self.progress = progress
-        self.decoded: dict[Path, VideoInfo | VideoError] = {}
-
-    def make(self, row: Row) -> Finished:
-        """Train and judge a row, and write its file."""
-        starts = tuple(self.start(before) for before in row.after)
-        config = replace(
-            row.config,
-            data=str(self.videos(row.data, row.config)),
-            out=str(self.folder.run_folder(row)),
-            init=starts if starts and not row.as_images else row.config.init,
-            weights=starts[0] if row.as_images else row.config.weights,
-        )
-        run = RunFolder(Path(config.out))
-        before = _seconds_trained(run)
-        began = time.monotonic()
-        train(config, say=self.say, progress=self.progress)
-        resolved = run.config()
-        evaluation = evaluate_run(
-            run,
-            protocol=row.protocol,
-            device="cpu" if config.trainer.accelerator == "cpu" else "auto",
-            flow_workers=resolved["flow"]["workers"],
-            say=self.say,
-            progress=self.progress,
-        )
-        epochs = _epochs(run)
-        finished = Finished(
-            suite=self.suite.name,
-            variant=row.variant,
-            seed=row.seed,
-            split=row.split,
-            data=str(row.data_name),
-            asked=row.asked(),
-            digest=row.digest,
-            chosen=chosen(row.config, resolved),
-            figures=figures_of(evaluation.scores),
-            streams=streams_of(evaluation.scores),
-            cost={
-                # What earlier sittings trained counts too.
-                "seconds": round(before + time.monotonic() - began, 3),
-                "training_seconds": round(_seconds_trained(run), 3),
-                "epochs": len(epochs),
-                "steps": int(epochs[-1]["step"]) if epochs else 0,
-            },
-            left_out={**dict.fromkeys(evaluation.missing, "missing"), **evaluation.unreadable},
-            weights=None if row.after or config.init else run.model().config["provenance"]["weights"],
-            scores_file=evaluation.file.relative_to(self.folder.path).as_posix(),
-            **provenance(self.suite.command(row.variant)),
-        )
-        finished.save(self.folder.row_file(row))
-        return finished
-
-    def start(self, row: Row) -> str:
-        """The run folder that another row starts from."""
-        run = RunFolder(self.folder.run_folder(row))
-        if not run.finished:
-            raise SuiteError(
-                f"it starts from the run of {row.name}, and {run.path} holds no finished one; run it first with: "
-                f"{self.suite.command(row.variant)}"
-            )
-        return str(run.path)
-
-    def videos(self, data: "str | MotionShapes | None", config: TrainConfig) -> Path:
-        """The folder of the data; videos to be generated are, as far as they are missing."""
-        if not isinstance(data, MotionShapes):
-            return Path(str(data))
-        return motion_shapes.generate(
-            self.folder.generated(data),
-            data.set,
-            train=data.train,
-            val=data.val,
-            test=data.test,
-            seed=data.seed,
-            size=data.size,
-            frames=data.frames,
-            difficulty=data.difficulty,
-            classes=data.classes,
-            workers=config.flow.workers or machine()["cores"],
-            progress=self.progress,
-        )
-
-    def make_references(self, rows: Sequence[Row]) -> dict[str, str]:
-        """Compute the references that are not there yet; returns the reason for each that failed."""
-        failed = {}
-        for row in {(row.data_name, row.split): row for row in rows}.values():
-            for reference in self.suite.references:
-                if reference == "ceiling" and not isinstance(row.data, MotionShapes):
-                    continue
-                name = f"{reference} on {row.data_name}, split {row.split}"
-                if Finished.load(self.folder.reference_file(reference, str(row.data_name), row.split)):
-                    continue
-                self.say(f"reference: {name}")
-                reason, finished = _attempt(partial(self.reference, reference, row), self.say)
-                if finished is None:
-                    failed[name] = reason
-        return failed
-
-    def reference(self, reference: Reference, row: Row) -> Finished:
-        """Compute one reference and write its file."""
-        began = time.monotonic()
-        figures, streams, left_out = self.figures(reference, row)
-        finished = Finished(
-            suite=self.suite.name,
-            variant=reference,
-            seed=None,
-            split=row.split,
-            data=str(data_name(row.data)),
-            asked={key: value for key, value in row.asked().items() if key.split(".")[0] in ("data", "motion_shapes")},
-            digest="",
-            chosen={},
-            figures=figures,
-            streams=streams,
-            cost={"seconds": round(time.monotonic() - began, 3)},
-            left_out=left_out,
-            weights=None,
-            scores_file=None,
-            **provenance(self.suite.command()),
-        )
-        finished.save(self.folder.reference_file(reference, str(row.data_name), row.split))
-        return finished
-
-    def figures(
-        self, reference: Reference, row: Row
-    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, str]]:
-        """A reference's figures, those of streams alone, and what was left out."""
-        if reference == "ceiling":
-            assert isinstance(row.data, MotionShapes)
-            return (*ceiling(row.data.settings()), {})
-        annotations = self.annotations(row)
-        if reference == "chance":
-            return chance(len(annotations.classes)), {}, {}
-        # Splits share most of their videos, and each is decoded once.
-        paths = [item.path for item in annotations.items() if item.path not in self.decoded]
-        workers = row.config.flow.workers or machine()["cores"]
-        self.decoded.update(read_videos(paths, workers=workers, progress=self.progress))
-        scores, left_out = clip_shape(annotations, self.decoded)
-        return figures_of(scores), {}, left_out
-
-    def annotations(self, row: Row) -> Annotations:
-        """The data set of a row, its training part whole."""
-        config = row.config
-        return load_annotations(
-            self.videos(row.data, config),
-            split=row.split,
-            videos=config.videos,
-            allow_missing=config.allow_missing,
-            allow_leak=config.allow_leak,
-            seed=config.seed,
-        )
-
-
-def _epochs(run: RunFolder) -> list[dict[str, str]]:
-    if not run.metrics_file.exists():
-        return []
-    with run.metrics_file.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _seconds_trained(run: RunFolder) -> float:
-    return sum(float(row["seconds"]) for row in _epochs(run))

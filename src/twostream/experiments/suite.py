@@ -18,6 +18,9 @@
     baseline: late                     # the variant that the others are compared with
     streams: true                      # each stream's votes alone as lines of their own
     references: [chance, clip_shape]   # what needs no video content
+    claims:                            # what the rows are to show, said before they are run
+      - {claim: Two streams know more than one, better: late, worse: spatial}
+      - {claim: Motion alone is enough, better: late, stream: motion, above: 0.5}   # or above: chance, ceiling
 
 Suites that come with the package are known by name.
 """
@@ -30,6 +33,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +42,9 @@ import torch
 from twostream.data.motion_shapes import Settings, settings_for
 from twostream.errors import TwostreamError, UsageError
 from twostream.evaluation.protocols import get_protocol
+from twostream.experiments.claims import Claim, check_claims
 from twostream.experiments.schema import SuiteError, build, keys_of, merged, read_yaml
-from twostream.models import create_model
+from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
 
 Reference = Literal["chance", "clip_shape", "ceiling"]
@@ -130,7 +135,11 @@ class Row:
     @property
     def run_name(self) -> str:
         """The name of its run folder: another configuration gets another folder, so that neither is lost."""
-        return f"{self.name}-{self.digest[:8]}"
+        return self.run_name_of(self.digest)
+
+    def run_name_of(self, digest: str) -> str:
+        """The name of the run folder of a configuration."""
+        return f"{self.name}-{digest[:8]}"
 
     @property
     def data_name(self) -> str | None:
@@ -153,8 +162,13 @@ class Row:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what was asked."""
-        return hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of what was asked for beside the defaults, so that an option that comes to be later changes none."""
+        return _sha256(without_defaults(self.asked()))
+
+    @property
+    def earlier_digest(self) -> str:
+        """The digest that counted defaults too, by which run folders were named before."""
+        return _sha256(self.asked())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +189,7 @@ class Suite:
         streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
         references: what is put beside the rows: ``chance``; ``clip_shape``, a linear model on width, height and frame
             count; ``ceiling``, the best that any two streams can reach on generated videos.
+        claims: what the rows are to show; said beforehand, and corrected for their number.
         source: the name or path it was loaded by.
         open_data: the file left the data to the command line.
     """
@@ -190,6 +205,7 @@ class Suite:
     baseline: str | None = None
     streams: bool = False
     references: tuple[Reference, ...] = ()
+    claims: tuple[Claim, ...] = ()
     source: str
     open_data: bool
 
@@ -286,14 +302,24 @@ class Suite:
         for row in self.rows():
             if isinstance(row.data, MotionShapes) and row.split != "1":
                 raise SuiteError(f"{path}: splits: generated videos have split 1 only, got {list(self.splits)}")
-        for row in {row.variant: row for row in self.rows()}.values():
+        variants = {row.variant: row for row in self.rows()}
+        streams = {}
+        for row in variants.values():
             config = row.config
             numbers = ({"size": config.size} if config.size else {}) | config.model_args
             try:
                 with torch.device("meta"):  # shapes without memory
-                    create_model(config.model, num_classes=2, **numbers)
+                    model = create_model(config.model, num_classes=2, **numbers)
             except TwostreamError as error:
                 raise SuiteError(f"{path}: variants.{row.variant}: {error}") from error
+            streams[row.variant] = tuple(stream for stream, _ in model.votes)
+        check_claims(
+            self.claims,
+            path,
+            streams=streams,
+            data={variant: row.data_name for variant, row in variants.items()},
+            generated=[variant for variant, row in variants.items() if isinstance(row.data, MotionShapes)],
+        )
 
 
 def find_suite(suite: str) -> Path:
@@ -334,6 +360,49 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
+
+
+def own_key(key: str) -> str:
+    """A key of what was asked without the stages it belongs to: ``size`` of ``after.1.size``."""
+    return re.sub(r"^(after\.(\d+\.)?)+", "", key)
+
+
+def without_defaults(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row's configuration is not as it would be if nothing had been asked for."""
+    defaults = _defaults()
+    kept = {}
+    for key, value in asked.items():
+        own = own_key(key)
+        if own.startswith("model_args."):
+            model = asked.get(key.removesuffix(own) + "model", defaults["model"])
+            known = _numbers_of(str(model))
+            own = own.removeprefix("model_args.")
+        else:
+            known = defaults
+        if own not in known or known[own] != value:
+            kept[key] = value
+    return kept
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    values = flat(asdict(TrainConfig(data="", out=""))) | flat(asdict(MotionShapes(set="same_look")), "motion_shapes.")
+    # These have none.
+    for key in ("data", "out", "motion_shapes.set"):
+        del values[key]
+    return dict(json.loads(json.dumps(values)))
+
+
+@cache
+def _numbers_of(model: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(json.dumps(known_numbers(model))))
+    except UsageError:  # of a row that was made when there was a model of that name
+        return {}
+
+
+def _sha256(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _source_of_videos(value: Any, place: str) -> "str | MotionShapes | None":

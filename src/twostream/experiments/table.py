@@ -6,14 +6,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-
-from twostream.clip import Scores, ScoresError
-from twostream.evaluation.metrics import merged_logits, one_stream
-from twostream.evaluation.statistics import compare
+from twostream.clip import ScoresError
+from twostream.experiments.evidence import Answers, Finding, accuracy_bounds, difference, judge_claims, reserve
 from twostream.experiments.rows import Finished, SuiteFolder, changes
 from twostream.experiments.schema import SuiteError
-from twostream.experiments.suite import MotionShapes, Row, Suite
+from twostream.experiments.suite import Row, Suite
 from twostream.units import seconds_text
 
 
@@ -23,8 +20,9 @@ class Versus:
 
     Attributes:
         difference, low, high: of top-1, with its 95 % interval.
-        method: what was resampled: groups where the data know them, each with its videos in all seeds and splits.
+        method: what was resampled: seeds, and groups where the data know them, each with its videos in all splits.
         pairs: rows that both have, of the same seed and split.
+        reserve: what the interval does not say, where seeds or groups are few.
     """
 
     difference: float
@@ -32,6 +30,7 @@ class Versus:
     high: float
     method: str
     pairs: int
+    reserve: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,10 @@ class Line:
         rows, of: how many rows are there, and how many belong there.
         steps, training_seconds: optimiser steps and wall time of training, those of the runs that a row starts from
             included; mean over the rows that are there, and None where the file of such a run is not.
-        versus: against the baseline, where the scores of both are on this machine.
+        cpu_seconds: of all cores and processes, counted as ``training_seconds`` is, judging included.
+        interval: the 95 % interval of top-1, seeds and groups being resampled; None where no row says which videos it
+            got right.
+        versus: against the baseline.
     """
 
     variant: str
@@ -66,6 +68,8 @@ class Line:
     of: int
     steps: float | None = None
     training_seconds: float | None = None
+    cpu_seconds: float | None = None
+    interval: tuple[float, float] | None = None
     versus: Versus | None = None
 
     @property
@@ -77,10 +81,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """All lines, and what has to be said about them."""
+    """All lines, what became of the suite's claims, and what has to be said about them."""
 
     suite: Suite
     lines: tuple[Line, ...]
+    findings: tuple[Finding, ...]
     notes: tuple[str, ...]
 
 
@@ -104,6 +109,7 @@ def make_table(suite: Suite, out: Path) -> Table:
             notes.append(f"left out: {row.name}, made with another configuration ({'; '.join(different)})")
             continue
         there[row] = finished
+    answers = Answers(folder, there)
     lines: list[Line] = []
     for data, of_data in _by_data(folder, rows, there).items():
         lines += _references(folder, data, of_data)
@@ -111,15 +117,16 @@ def make_table(suite: Suite, out: Path) -> Table:
             own = {row: there.get(row) for row in of_data if row.variant == variant}
             for stream in _streams(suite, own):
                 line = _line(own, variant, stream, data, there)
-                versus = _versus(folder, of_data, there, own, stream, notes)
-                lines.append(replace(line, versus=versus))
+                bounds = accuracy_bounds(answers.by_place([*own]), stream=stream)
+                versus = _versus(suite, of_data, own, answers, stream, notes)
+                lines.append(replace(line, interval=bounds, versus=versus))
     notes += _made_by(list(there.values()), len(rows))
-    return Table(suite=suite, lines=tuple(lines), notes=tuple(notes))
+    return Table(suite=suite, lines=tuple(lines), findings=judge_claims(suite, rows, answers), notes=tuple(notes))
 
 
-def table_json(suite: Suite, out: Path) -> dict[str, Any]:
+def table_json(table: Table) -> dict[str, Any]:
     """The table for machines."""
-    table = make_table(suite, out)
+    suite = table.suite
     return {
         "suite": suite.name,
         "title": suite.title,
@@ -128,66 +135,9 @@ def table_json(suite: Suite, out: Path) -> dict[str, Any]:
         "seeds": list(suite.seeds),
         "splits": [str(split) for split in suite.splits],
         "lines": [asdict(line) for line in table.lines],
+        "claims": [asdict(finding) for finding in table.findings],
         "notes": list(table.notes),
         "command": suite.command(),
-    }
-
-
-def table_markdown(suite: Suite, out: Path) -> str:
-    """The table for people."""
-    table = make_table(suite, out)
-    several = len({line.data for line in table.lines}) > 1
-    splits = [str(split) for split in suite.splits]
-    compared = any(line.versus for line in table.lines)
-    header = ["", *(["data"] if several else []), *(f"split {split}" for split in splits)]
-    header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "steps", "training", "rows"]
-    header += [f"against {suite.baseline}"] if compared else []
-    shown = _short_names(suite)
-    grid = [header, ["---", *("---:" for _ in header[1:])]]
-    for line in table.lines:
-        cells = [f"*{line.label}*" if line.reference else line.label]
-        cells += [shown.get(line.data, line.data or "")] if several else []
-        cells += [_number(line.splits.get(split), "missing") for split in splits]
-        cells += [_number(line.top1, "")] if len(splits) > 1 else []
-        cells += ["" if line.spread is None else f"± {line.spread:.3f} over {line.spread_over}"]
-        cells += [_number(line.mean_class, "")]
-        cells += ["" if line.steps is None else f"{line.steps:.0f}"]
-        cells += ["" if line.training_seconds is None else seconds_text(line.training_seconds)]
-        cells += ["" if line.reference else f"{line.rows} of {line.of}"]
-        cells += [_versus_text(line.versus)] if compared else []
-        grid.append(cells)
-    explained = [f"Top-1 on the test videos by the protocol {suite.protocol}" + _over_seeds(suite) + "."]
-    if any(row.after for row in suite.rows()):
-        explained.append("Steps and time of training count all stages.")
-    if compared:
-        explained.append("Differences with their 95 % interval.")
-    text = [f"### {suite.title}", "", " ".join(explained), ""]
-    text += ["| " + " | ".join(cells) + " |" for cells in grid]
-    return "\n".join([*text, "", *(f"- {note}" for note in (*table.notes, f"made by `{suite.command()}`"))])
-
-
-def _over_seeds(suite: Suite) -> str:
-    return f", mean over {len(suite.seeds)} seeds" if len(suite.seeds) > 1 else ""
-
-
-def _number(value: float | None, absent: str) -> str:
-    return absent if value is None else f"{value:.3f}"
-
-
-def _versus_text(versus: Versus | None) -> str:
-    if versus is None:
-        return ""
-    return f"{versus.difference:+.3f} ({versus.low:+.3f} to {versus.high:+.3f})"
-
-
-def _short_names(suite: Suite) -> dict[str | None, str]:
-    """Generated data by the set's name alone, where that says which."""
-    data = suite.data_sets()
-    sets = [shapes.set for shapes in data.values() if isinstance(shapes, MotionShapes)]
-    return {
-        name: shapes.set
-        for name, shapes in data.items()
-        if isinstance(shapes, MotionShapes) and sets.count(shapes.set) == 1
     }
 
 
@@ -283,15 +233,15 @@ def _line(
         of=len(own),
         steps=_mean(_over_stages(row, "steps", all_there) for row in there),
         training_seconds=_mean(_over_stages(row, "training_seconds", all_there) for row in there),
+        cpu_seconds=_mean(_over_stages(row, "cpu_seconds", all_there) for row in there),
     )
 
 
 def _over_stages(row: Row, key: str, there: Mapping[Row, Finished]) -> float | None:
-    """What a row and all that it starts from cost together."""
-    if row not in there:
-        return None
+    """What a row and all that it starts from cost together; None where that is not known of one of them."""
+    own = there[row].cost.get(key) if row in there else None
     before = [_over_stages(start, key, there) for start in row.after]
-    return None if None in before else there[row].cost[key] + sum(filter(None, before))
+    return None if own is None or None in before else own + sum(filter(None, before))
 
 
 def _mean(values: Any) -> float | None:
@@ -300,55 +250,33 @@ def _mean(values: Any) -> float | None:
 
 
 def _versus(
-    folder: SuiteFolder,
+    suite: Suite,
     of_data: Sequence[Row],
-    there: Mapping[Row, Finished],
     own: Mapping[Row, Finished | None],
+    answers: Answers,
     stream: str | None,
     notes: list[str],
 ) -> Versus | None:
     """The comparison with the baseline's rows of the same data, seed and split."""
-    baseline = {(r.seed, r.split): r for r in of_data if r.variant == folder.suite.baseline and r in there}
-    mine = {(r.seed, r.split): r for r in own if r in there}
+    baseline = [row for row in of_data if row.variant == suite.baseline]
     # The baseline is not compared with itself, but its streams are.
-    if stream is None and set(baseline.values()) & set(mine.values()):
+    if stream is None and set(baseline) & set(own):
         return None
-    firsts, seconds = [], []
-    for place in baseline.keys() & mine.keys():
-        files = [_scores_file(folder, there[r]) for r in (baseline[place], mine[place])]
-        if not all(file.is_file() for file in files):
-            continue
-        first, second = (Scores.load(file) for file in files)
-        firsts.append((place, first))
-        seconds.append((place, second if stream is None else one_stream(second, stream)))
-    if not firsts:
-        return None
+    mine, theirs = answers.by_place([*own]), answers.by_place(baseline)
     try:
-        found = compare(_joined(firsts), _joined(seconds))
+        found = difference(mine, theirs, stream=stream)
     except ScoresError as error:
-        notes.append(f"not compared with the baseline: {next(iter(mine.values())).variant} ({error})")
+        notes.append(f"not compared with the baseline: {next(iter(own)).variant} ({error})")
         return None
-    return Versus(difference=found.difference, low=found.low, high=found.high, method=found.method, pairs=len(firsts))
-
-
-def _scores_file(folder: SuiteFolder, finished: Finished) -> Path:
-    return folder.path / str(finished.scores_file)
-
-
-def _joined(parts: Sequence[tuple[tuple[int, str], Scores]]) -> Scores:
-    """The scores of several seeds and splits as one.
-
-    A group, or a video that has none, keeps its name: in however many of them it stands, it is resampled as one.
-    """
-    return Scores(
-        logits=np.concatenate([merged_logits(scores)[:, None, None] for _, scores in parts]).astype(np.float32),
-        labels=np.concatenate([scores.labels for _, scores in parts]),
-        videos=tuple(f"seed{seed}-split{split}/{video}" for (seed, split), s in parts for video in s.videos),
-        groups=tuple(
-            group or video for _, scores in parts for group, video in zip(scores.groups, scores.videos, strict=True)
-        ),
-        classes=parts[0][1].classes,
-        votes=(("merged", 1),),
+    if found is None:
+        return None
+    return Versus(
+        difference=found.value,
+        low=found.low,
+        high=found.high,
+        method=found.method,
+        pairs=len(mine.keys() & theirs.keys()),
+        reserve=reserve(found),
     )
 
 
@@ -357,7 +285,7 @@ def _made_by(there: Sequence[Finished], rows: int) -> Iterator[str]:
     if not there:
         yield f"0 of {rows} rows are finished"
         return
-    took = sum(finished.cost["seconds"] for finished in there)
+    took = sum(finished.cost["seconds"] or 0.0 for finished in there)
     machines = dict.fromkeys(f"{f.machine['gpu'] or f.machine['cpu']} ({f.machine['cores']} cores)" for f in there)
     dates = sorted(finished.date[:10] for finished in there)
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"

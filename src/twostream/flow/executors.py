@@ -1,24 +1,18 @@
 """Who carries jobs out on one machine: this process, or spawned ones that are replaced when they die."""
 
 import multiprocessing
-import os
-import signal
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 
+from twostream import processes
 from twostream.flow.contract import FlowError
 from twostream.flow.jobs import Job, Outcome, run_job
-
-# Seconds that a worker has to tidy up when it is told to stop.
-_GRACE = 5.0
 
 Report = Callable[[Job, str], None]
 Outcomes = Generator[tuple[Job, Outcome], None, None]
@@ -41,11 +35,8 @@ class _Worker:
     """A spawned process that does jobs one at a time; this end of it."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), name="twostream flow", daemon=True)
-        with _ctrl_c_held_back():
-            self.process.start()
+        self.connection, theirs = multiprocessing.Pipe()
+        self.process = processes.spawned(_serve, theirs, name="twostream flow")
         theirs.close()
         self.started = False
         self.job: Job | None = None
@@ -60,12 +51,7 @@ class _Worker:
     def death(self) -> str:
         """How it came to its end."""
         self.connection.close()
-        self.process.join(_GRACE)
-        code = self.process.exitcode
-        if code is None or code >= 0:
-            return f"it ended with status {code}"
-        name = signal.Signals(-code).name
-        return f"{name}, perhaps because memory ran out" if name == "SIGKILL" else name
+        return processes.death_of(self.process)
 
 
 def divided(workers: int, jobs: int) -> tuple[int, int]:
@@ -76,11 +62,11 @@ def divided(workers: int, jobs: int) -> tuple[int, int]:
 
 def in_workers(jobs: Sequence[Job], report: Report, *, workers: int) -> Outcomes:
     """In processes that use ``workers`` cores. One that dies is replaced, and its job's outcome tells of it."""
-    processes, threads = divided(workers, len(jobs))
+    count, threads = divided(workers, len(jobs))
     waiting = deque(replace(job, threads=threads) for job in jobs)
     crew: list[_Worker] = []
     try:
-        crew += [_Worker() for _ in range(processes)]
+        crew += [_Worker() for _ in range(count)]
         while crew:
             ready = wait([worker.connection for worker in crew])
             for worker in [worker for worker in crew if worker.connection in ready]:
@@ -110,54 +96,20 @@ def in_workers(jobs: Sequence[Job], report: Report, *, workers: int) -> Outcomes
                 if job is not None:
                     yield job, message
     finally:
+        processes.stop([worker.process for worker in crew])
         for worker in crew:
-            worker.process.terminate()
-        deadline = time.monotonic() + _GRACE
-        for worker in crew:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.process.kill()
-            worker.process.join()
             worker.connection.close()
 
 
 def _serve(connection: Connection) -> None:
     """The life of a worker: says that it is there, then answers jobs with outcomes until it is sent home."""
-    # Ctrl-C reaches the whole group of processes; what happens then is decided by the one that hired.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    processes.obey()
     cv2.setNumThreads(1)
     # Where the other end is gone there is nobody left to tell.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(None)
         while (job := connection.recv()) is not None:
             connection.send(run_job(job, connection.send))
-
-
-def _leave(signum: int, _frame: Any) -> None:
-    """End in an orderly way, through every ``with`` block."""
-    raise SystemExit(128 + signum)
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers; they would go on, and then wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-@contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the block is over; processes started in it never hear it at all."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 __all__ = ["Executor", "Outcomes", "Report", "divided", "in_turn", "in_workers"]

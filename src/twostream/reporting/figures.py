@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import cv2
 import matplotlib
@@ -103,6 +104,39 @@ def heat_map(counts: npt.NDArray[np.int64]) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     _style(axes)
+    return _svg(figure)
+
+
+class Dot(NamedTuple):
+    """A share of 0..1 under its name, with its interval where there is one; ``aside`` for what is no result."""
+
+    label: str
+    value: float
+    bounds: tuple[float, float] | None = None
+    aside: bool = False
+
+
+def dots(lines: Sequence[Dot]) -> str:
+    """Shares one below the other as SVG, each a dot on its interval."""
+    height, below = 30 * len(lines), 34
+    figure = Figure(figsize=(_WIDTH / 72, (height + below) / 72), dpi=72)
+    axes = figure.add_axes((0.03, below / (height + below), 0.93, height / (height + below)))
+    axes.grid(axis="x", color=_STAND_IN["line"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    _style(axes)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(len(lines), 0)
+    axes.set_yticks([])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for place, dot in enumerate(lines):
+        colour = _STAND_IN["muted" if dot.aside else "first"]
+        if dot.bounds is not None:
+            axes.plot(dot.bounds, [place + 0.7] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
+        face = "none" if dot.aside else colour
+        axes.plot(
+            [dot.value], [place + 0.7], marker="o", markersize=6, color=colour, markerfacecolor=face, clip_on=False
+        )
+        axes.text(0, place + 0.4, dot.label, color=_STAND_IN["ink"], fontsize=11, parse_math=False)
     return _svg(figure)
 
 

@@ -1,0 +1,291 @@
+"""Making what a suite consists of: a row is trained, judged and written; a reference is computed."""
+
+import csv
+import os
+import secrets
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twostream.data import motion_shapes
+from twostream.data.annotations import Annotations, load_annotations
+from twostream.data.reading import read_videos
+from twostream.errors import TwostreamError
+from twostream.experiments.hits import Hits
+from twostream.experiments.references import ceiling, chance, clip_shape
+from twostream.experiments.rows import (
+    Finished,
+    SuiteFolder,
+    changes,
+    chosen,
+    figures_of,
+    machine,
+    provenance,
+    streams_of,
+)
+from twostream.experiments.schema import SuiteError
+from twostream.experiments.suite import MotionShapes, Reference, Row, data_name
+from twostream.runs import RunFolder, evaluate_run
+from twostream.training.config import TrainConfig
+from twostream.training.run import train
+from twostream.video import VideoError, VideoInfo
+from twostream.work_claims import Owner, claimed
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+Progress = Callable[[int, int, str], None]
+
+# Seconds between two looks at whether another process has done what this one waits for.
+LOOK_EVERY = 5.0
+
+
+def attempt(work: Callable[[], T], say: Say) -> tuple[str, T | None]:
+    """The result, or the reason why there is none."""
+    try:
+        return "", work()
+    except TwostreamError as error:
+        return str(error), None
+    except Exception as error:
+        # A night's work must not end with one row's accident, such as memory that does not suffice.
+        say(traceback.format_exc())
+        return f"{type(error).__name__}: {error}", None
+
+
+def cores_each(jobs: int) -> int:
+    """How many cores each of so many rows has."""
+    return max(1, int(machine()["cores"]) // jobs)
+
+
+def shared(config: TrainConfig, cores: int) -> TrainConfig:
+    """A configuration for so many cores, which leaves what was asked for as it is and changes no figure."""
+    flow, trainer = config.flow, config.trainer
+    return replace(
+        config,
+        flow=replace(flow, workers=cores if flow.workers is None else flow.workers),
+        trainer=replace(
+            trainer, loader_workers=min(8, cores - 1) if trainer.loader_workers is None else trainer.loader_workers
+        ),
+    )
+
+
+class Maker:
+    """Makes one row or reference at a time.
+
+    Attributes:
+        folder: of the suite.
+        say, progress: take lines for the user, and (done, total, what).
+        jobs: how many rows are made at a time, of which this makes one; processes and readers share the cores.
+    """
+
+    def __init__(self, folder: SuiteFolder, say: Say, progress: Progress | None = None, *, jobs: int = 1) -> None:
+        self.folder = folder
+        self.suite = folder.suite
+        self.say = say
+        self.progress = progress
+        self.jobs = jobs
+        self.cores = cores_each(jobs)
+        # Of its claims: what tells this process from all others that work on the suite.
+        self.run = secrets.token_hex(8)
+        self.decoded: dict[Path, VideoInfo | VideoError] = {}
+
+    def make(self, row: Row) -> Finished | Owner:
+        """Train and judge a row, and write its file; or, where another process is at it, that process."""
+        with claimed(self.folder.path, row.name, run=self.run) as other:
+            if other is not None:
+                return other
+            # Who had the claim before may have finished it.
+            finished = self.folder.finished(row)
+            if finished is not None and not changes(finished, row):
+                return finished
+            return self._make(row)
+
+    def _make(self, row: Row) -> Finished:
+        starts = tuple(self.start(before) for before in row.after)
+        config = replace(
+            row.config,
+            data=str(self.videos(row.data, row.config)),
+            out=str(self.folder.run_folder(row)),
+            init=starts if starts and not row.as_images else row.config.init,
+            weights=starts[0] if row.as_images else row.config.weights,
+        )
+        if self.jobs > 1:
+            config = shared(config, self.cores)
+        run = RunFolder(Path(config.out))
+        before = _seconds_trained(run)
+        began, computed = time.monotonic(), _cpu_seconds()
+        train(config, say=self.say, progress=self.progress)
+        resolved = run.config()
+        evaluation = evaluate_run(
+            run,
+            protocol=row.protocol,
+            device="cpu" if config.trainer.accelerator == "cpu" else "auto",
+            flow_workers=resolved["flow"]["workers"],
+            say=self.say,
+            progress=self.progress,
+        )
+        epochs = _epochs(run)
+        finished = Finished(
+            suite=self.suite.name,
+            variant=row.variant,
+            seed=row.seed,
+            split=row.split,
+            data=str(row.data_name),
+            asked=row.asked(),
+            digest=row.digest,
+            chosen=chosen(row.config, resolved),
+            figures=figures_of(evaluation.scores),
+            streams=streams_of(evaluation.scores),
+            hits=Hits.of(evaluation.scores),
+            cost={
+                # What earlier sittings trained counts too.
+                "seconds": round(before + time.monotonic() - began, 3),
+                "training_seconds": round(_seconds_trained(run), 3),
+                "cpu_seconds": None if before else round(_cpu_seconds() - computed, 3),
+                "epochs": len(epochs),
+                "steps": int(epochs[-1]["step"]) if epochs else 0,
+                "jobs": self.jobs,
+            },
+            left_out={**dict.fromkeys(evaluation.missing, "missing"), **evaluation.unreadable},
+            weights=None if row.after or config.init else run.model().config["provenance"]["weights"],
+            scores_file=evaluation.file.relative_to(self.folder.path).as_posix(),
+            **provenance(self.suite.command(row.variant)),
+        )
+        finished.save(self.folder.row_file(row))
+        return finished
+
+    def start(self, row: Row) -> str:
+        """The run folder that another row starts from."""
+        run = RunFolder(self.folder.run_folder(row))
+        if not run.finished:
+            raise SuiteError(
+                f"it starts from the run of {row.name}, and {run.path} holds no finished one; run it first with: "
+                f"{self.suite.command(row.variant)}"
+            )
+        return str(run.path)
+
+    def videos(self, data: "str | MotionShapes | None", config: TrainConfig) -> Path:
+        """The folder of the data; videos to be generated are, as far as they are missing."""
+        if not isinstance(data, MotionShapes):
+            return Path(str(data))
+        folder = self.folder.generated(data)
+        with self._in_turn(folder.parent, folder.name):
+            return motion_shapes.generate(
+                folder,
+                data.set,
+                train=data.train,
+                val=data.val,
+                test=data.test,
+                seed=data.seed,
+                size=data.size,
+                frames=data.frames,
+                difficulty=data.difficulty,
+                classes=data.classes,
+                workers=config.flow.workers or self.cores,
+                progress=self.progress,
+            )
+
+    @contextmanager
+    def _in_turn(self, root: Path, name: str) -> Iterator[None]:
+        """Hold a claim for a ``with`` block, after whoever has it."""
+        told = False
+        while True:
+            with claimed(root, name, run=self.run) as other:
+                if other is None:
+                    yield
+                    return
+            if not told:
+                self.say(f"waiting for {other}, which is at {root / name}")
+                told = True
+            time.sleep(LOOK_EVERY)
+
+    def make_references(self, rows: Sequence[Row]) -> dict[str, str]:
+        """Compute the references that are not there yet; returns the reason for each that failed."""
+        failed = {}
+        for row in {(row.data_name, row.split): row for row in rows}.values():
+            for reference in self.suite.references:
+                if reference == "ceiling" and not isinstance(row.data, MotionShapes):
+                    continue
+                name = f"{reference} on {row.data_name}, split {row.split}"
+                if Finished.load(self.folder.reference_file(reference, str(row.data_name), row.split)):
+                    continue
+                self.say(f"reference: {name}")
+                reason, finished = attempt(partial(self.reference, reference, row), self.say)
+                if finished is None:
+                    failed[name] = reason
+        return failed
+
+    def reference(self, reference: Reference, row: Row) -> Finished:
+        """Compute one reference and write its file."""
+        began = time.monotonic()
+        figures, streams, hits, left_out = self.figures(reference, row)
+        finished = Finished(
+            suite=self.suite.name,
+            variant=reference,
+            seed=None,
+            split=row.split,
+            data=str(data_name(row.data)),
+            asked={key: value for key, value in row.asked().items() if key.split(".")[0] in ("data", "motion_shapes")},
+            digest="",
+            chosen={},
+            figures=figures,
+            streams=streams,
+            hits=hits,
+            cost={"seconds": round(time.monotonic() - began, 3)},
+            left_out=left_out,
+            weights=None,
+            scores_file=None,
+            **provenance(self.suite.command()),
+        )
+        finished.save(self.folder.reference_file(reference, str(row.data_name), row.split))
+        return finished
+
+    def figures(
+        self, reference: Reference, row: Row
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], Hits | None, dict[str, str]]:
+        """A reference's figures, those of streams alone, its answers where it gives some, and what was left out."""
+        if reference == "ceiling":
+            assert isinstance(row.data, MotionShapes)
+            return (*ceiling(row.data.settings()), None, {})
+        annotations = self.annotations(row)
+        if reference == "chance":
+            return chance(len(annotations.classes)), {}, None, {}
+        # Splits share most of their videos, and each is decoded once.
+        paths = [item.path for item in annotations.items() if item.path not in self.decoded]
+        workers = row.config.flow.workers or self.cores
+        self.decoded.update(read_videos(paths, workers=workers, progress=self.progress))
+        scores, left_out = clip_shape(annotations, self.decoded)
+        return figures_of(scores), {}, Hits.of(scores), left_out
+
+    def annotations(self, row: Row) -> Annotations:
+        """The data set of a row, its training part whole."""
+        config = row.config
+        return load_annotations(
+            self.videos(row.data, config),
+            split=row.split,
+            videos=config.videos,
+            allow_missing=config.allow_missing,
+            allow_leak=config.allow_leak,
+            seed=config.seed,
+        )
+
+
+def _epochs(run: RunFolder) -> list[dict[str, str]]:
+    if not run.metrics_file.exists():
+        return []
+    with run.metrics_file.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _seconds_trained(run: RunFolder) -> float:
+    return sum(float(row["seconds"]) for row in _epochs(run))
+
+
+def _cpu_seconds() -> float:
+    """What this process and those of its own that have ended have computed, over all cores."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

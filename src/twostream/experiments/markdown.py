@@ -1,0 +1,125 @@
+"""The table and the claims as Markdown, and their cells as text."""
+
+from collections.abc import Iterator
+
+from twostream.experiments.evidence import Finding
+from twostream.experiments.suite import MotionShapes, Suite
+from twostream.experiments.table import Table, Versus
+from twostream.units import seconds_text
+
+
+def table_markdown(table: Table) -> str:
+    """The table for people."""
+    suite = table.suite
+    header, *rows = grid(table)
+    text = [f"### {suite.title}", "", explanation(table), ""]
+    for line, cells in zip(table.lines, rows, strict=True):
+        cells[0] = f"*{cells[0]}*" if line.reference else cells[0]
+    text += _piped([header, *rows], right=True)
+    if table.findings:
+        text += ["", "#### Claims", "", claims_explanation(table), ""]
+        text += _piped(claims_grid(table), right=False)
+    return "\n".join([*text, "", *(f"- {note}" for note in notes(table))])
+
+
+def grid(table: Table) -> list[list[str]]:
+    """The header and a row a line."""
+    suite = table.suite
+    several = len({line.data for line in table.lines}) > 1
+    splits = [str(split) for split in suite.splits]
+    compared = any(line.versus for line in table.lines)
+    header = ["", *(["data"] if several else []), *(f"split {split}" for split in splits)]
+    header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "steps", "training", "rows"]
+    header += [f"against {suite.baseline}"] if compared else []
+    shown = _short_names(suite)
+    rows = [header]
+    for line in table.lines:
+        cells = [line.label]
+        cells += [shown.get(line.data, line.data or "")] if several else []
+        cells += [_number(line.splits.get(split), "missing") for split in splits]
+        cells += [_number(line.top1, "")] if len(splits) > 1 else []
+        cells += ["" if line.spread is None else f"± {line.spread:.3f} over {line.spread_over}"]
+        cells += [_number(line.mean_class, "")]
+        cells += ["" if line.steps is None else f"{line.steps:.0f}"]
+        cells += ["" if line.training_seconds is None else seconds_text(line.training_seconds)]
+        cells += ["" if line.reference else f"{line.rows} of {line.of}"]
+        cells += [_versus_text(line.versus)] if compared else []
+        rows.append(cells)
+    return rows
+
+
+def explanation(table: Table) -> str:
+    """What the table's figures are."""
+    suite = table.suite
+    over = f", mean over {len(suite.seeds)} seeds" if len(suite.seeds) > 1 else ""
+    explained = [f"Top-1 on the test videos by the protocol {suite.protocol}{over}."]
+    if any(row.after for row in suite.rows()):
+        explained.append("Steps and time of training count all stages.")
+    compared = [line.versus for line in table.lines if line.versus]
+    if compared:
+        explained.append("Differences with their 95 % interval.")
+    if reserves := list(dict.fromkeys(versus.reserve for versus in compared if versus.reserve)):
+        explained.append(f"They rest on {' or '.join(reserves)}, and say little of others.")
+    return " ".join(explained)
+
+
+def claims_grid(table: Table) -> list[list[str]]:
+    """The header and a row a claim."""
+    header = ["claim", "against", "difference", "corrected interval", "adjusted p", "seeds", "result"]
+    return [header, *([*_finding_cells(finding)] for finding in table.findings)]
+
+
+def claims_explanation(table: Table) -> str:
+    """What the claims' figures are, and when one holds."""
+    m = len(table.findings)
+    level = f"{100 * table.findings[0].level:.2f}".rstrip("0").rstrip(".")
+    return (
+        f"{m} claim{'s' * (m > 1)}, paired video by video; groups (videos where there are none) and seeds are "
+        f"resampled crossed. Each interval is one at {level} % (1 - 0.05 / {m}), so that all hold together with 95 % "
+        "(Bonferroni). A claim holds where the difference is above 0 and p, two-sided and adjusted by Holm for all "
+        "claims of the suite, is at most 0.05. With fewer than six seeds nothing is said."
+    )
+
+
+def notes(table: Table) -> list[str]:
+    """What has to be said besides, and the command."""
+    of_claims = [f"{finding.claim}: {finding.note}" for finding in table.findings if finding.note]
+    return [*table.notes, *of_claims, f"made by `{table.suite.command()}`"]
+
+
+def _finding_cells(finding: Finding) -> Iterator[str]:
+    yield finding.claim
+    yield finding.against
+    yield "" if finding.difference is None else f"{finding.difference:+.3f}"
+    yield "" if finding.low is None else f"{finding.low:+.3f} to {finding.high:+.3f}"
+    yield "" if finding.adjusted_p is None else f"{finding.adjusted_p:.4f}"
+    yield f"{finding.seeds} of {finding.of_seeds}"
+    yield finding.verdict
+
+
+def _piped(rows: list[list[str]], *, right: bool) -> list[str]:
+    # A bar in a text would end its cell.
+    header, *rows = [[cell.replace("|", "\\|") for cell in cells] for cells in rows]
+    rule = ["---", *("---:" if right else "---" for _ in header[1:])]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def _number(value: float | None, absent: str) -> str:
+    return absent if value is None else f"{value:.3f}"
+
+
+def _versus_text(versus: Versus | None) -> str:
+    if versus is None:
+        return ""
+    return f"{versus.difference:+.3f} ({versus.low:+.3f} to {versus.high:+.3f})"
+
+
+def _short_names(suite: Suite) -> dict[str | None, str]:
+    """Generated data by the set's name alone, where that says which."""
+    data = suite.data_sets()
+    sets = [shapes.set for shapes in data.values() if isinstance(shapes, MotionShapes)]
+    return {
+        name: shapes.set
+        for name, shapes in data.items()
+        if isinstance(shapes, MotionShapes) and sets.count(shapes.set) == 1
+    }

@@ -1,0 +1,84 @@
+"""The table and the claims as one page that can be sent to somebody."""
+
+from pathlib import Path
+
+from twostream.experiments.evidence import Finding
+from twostream.experiments.markdown import claims_explanation, claims_grid, explanation, grid, notes
+from twostream.experiments.table import Line, Table
+from twostream.files import write_text
+from twostream.reporting import page
+from twostream.reporting.figures import Dot, dots
+from twostream.reporting.page import Markup, tag
+from twostream.version import __version__
+
+
+def write_table_page(table: Table, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_text(path, render(table))
+
+
+def render(table: Table) -> str:
+    """The page as text."""
+    suite = table.suite
+    header, *rows = grid(table)
+    cells = [
+        [tag("em", row[0]) if line.reference else row[0], *row[1:]] for line, row in zip(table.lines, rows, strict=True)
+    ]
+    parts = [page.section("Accuracy", *_charts(table), page.table("Top-1 of every line", header, cells))]
+    if table.findings:
+        parts.insert(0, _claims(table))
+    return page.document(
+        f"{suite.title} - twostream suite",
+        tag("p", f"twostream suite {suite.name}", class_="over"),
+        tag("h1", suite.title),
+        tag("p", explanation(table), class_="lead"),
+        *parts,
+        page.section("Where this comes from", page.paragraphs(notes(table), class_="notes")),
+        tag("footer", f"Made by twostream {__version__}. This page holds all it shows and loads nothing."),
+    )
+
+
+def _claims(table: Table) -> Markup:
+    header, *rows = claims_grid(table)
+    cells = [
+        [*row[:-1], tag("span", row[-1], class_=_CLASSES.get(finding.verdict))]
+        for finding, row in zip(table.findings, rows, strict=True)
+    ]
+    said = _count(table.findings)
+    return page.section(
+        "Claims",
+        tag("p", said),
+        page.table("Every claim", header, cells),
+        tag("p", claims_explanation(table), class_="note"),
+    )
+
+
+_CLASSES = {"holds": "right", "does not hold": "wrong"}
+
+
+def _count(findings: tuple[Finding, ...]) -> str:
+    verdicts = [finding.verdict for finding in findings]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
+    return f"Of {len(verdicts)}: {', '.join(counts)}."
+
+
+def _charts(table: Table) -> list[Markup]:
+    """A drawing for each data set, of the lines that are there."""
+    drawn = []
+    for data in dict.fromkeys(line.data for line in table.lines):
+        lines = [line for line in table.lines if line.data == data and line.top1 is not None]
+        if not lines:
+            continue
+        described = "; ".join(f"{dot.label} {dot.value:.3f}" for dot in map(_dot, lines))
+        title = f"Top-1 with 95 % intervals{f', {data}' if data else ''}"
+        drawn.append(page.chart(dots([_dot(line) for line in lines]), title=title, description=described))
+    return [tag("div", *drawn, class_="charts")] if drawn else []
+
+
+def _dot(line: Line) -> Dot:
+    assert line.top1 is not None
+    return Dot(line.label, line.top1, line.interval, aside=line.reference)
