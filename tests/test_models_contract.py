@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from twostream.checkpoint import load_model, save_model
 from twostream.clip import InputSpec, ShapeError, vote_count
@@ -62,6 +62,30 @@ def test_gradients_reach_every_parameter(model: VideoModel) -> None:
     idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not idle
     model.zero_grad()
+
+
+def test_every_stream_shows_its_last_map_and_the_answer_hangs_on_it(model: VideoModel) -> None:
+    maps: dict[str, Tensor] = {}
+    hooks = []
+    for stream, backbone in model.backbones().items():
+
+        def keep(_: nn.Module, __: object, out: Tensor, stream: str = stream) -> None:
+            assert stream not in maps, "called once for all steps"
+            maps[stream] = out
+
+        hooks.append(backbone.last_unit.register_forward_hook(keep))
+    try:
+        logits = model(*batch(model))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert tuple(maps) == model.spec.streams
+    for stream, found in maps.items():
+        steps = model.spec.steps if stream == "appearance" else model.spec.snippets
+        assert found.shape[:2] == (2 * steps, model.backbones()[stream].taps[-1].channels)
+        assert found.shape[2:] == (2, 2)
+    slopes = torch.autograd.grad(logits[..., 1].sum(), list(maps.values()))
+    assert all(slope.abs().sum() > 0 for slope in slopes)
 
 
 def test_spec_and_identity(model: VideoModel) -> None:

@@ -66,6 +66,11 @@ class Backbone(nn.Module):
         """The stages in order, each a sequence of units."""
         raise NotImplementedError
 
+    @property
+    def last_unit(self) -> nn.Module:
+        """The unit that gives the map of the last tap, also where a video network walks the units itself."""
+        return self.stages[-1][-1]
+
     def forward(self, x: Tensor) -> Tensor:
         """The map of the last tap."""
         x = self.stem(x)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twostream.clip import InputSpec, ShapeError, Votes, check_batch
+from twostream.clip import InputSpec, ShapeError, Stream, Votes, check_batch
+from twostream.models.backbone import Backbone
 
 
 class VideoModel(nn.Module):
@@ -16,7 +17,8 @@ class VideoModel(nn.Module):
     set gives them; a stream that ``spec.streams`` does not name is not looked at. Any H and W.
 
     A subclass checks its input with :meth:`check`, normalises it with :class:`Normalise`, averages over space and
-    segments itself, and says in :meth:`load_backbones` how image weights enter it.
+    segments itself, and says in :meth:`load_backbones` how image weights enter it. What it keeps of a stream that it
+    reads is called ``appearance`` or ``motion`` and has a ``backbone``.
 
     Attributes:
         name, numbers: what :func:`twostream.models.create_model` was asked for, defaults included; with
@@ -47,6 +49,13 @@ class VideoModel(nn.Module):
             stream = "appearance" if name == "rgb" else "motion"
             if stream in self.spec.streams and not (x.dtype == torch.uint8 or x.is_floating_point()):
                 raise ShapeError(f"{name} must be uint8 or floating point on the 0..255 scale, got {x.dtype}")
+
+    def backbones(self) -> dict[Stream, Backbone]:
+        """The image network of each stream that is read, from the input to its last map.
+
+        A forward pass calls the :attr:`Backbone.last_unit` of each once, with all steps of all clips: (B T, C, h, w).
+        """
+        return {stream: getattr(self, stream).backbone for stream in self.spec.streams}
 
     def load_backbones(self, state: Mapping[str, Tensor], *, source: str) -> str:
         """Start from the weights of an image network with three input channels; returns how they entered.
