@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "run_calibration": {"checkpoint", "evaluation", "runs"},
     "training": {"data", "flow", "models", "weights", "checkpoint", "evaluation", "runs"},
     "prediction": {"attention", "video", "flow", "data", "checkpoint", "evaluation"},
-    "explain": {"attention", "video", "flow", "data", "checkpoint", "evaluation", "runs"},
+    "explain": {"attention", "video", "flow", "data", "checkpoint", "evaluation", "prediction", "runs"},
     "reporting": {"attention", "video", "flow", "evaluation"},
 }
 _FIVE_AND_BELOW = set(ROOMS)
@@ -56,10 +56,13 @@ ONLY_IN = {
     ("evaluation", "data"): {f"evaluation/{name}.py" for name in ("protocols", "score_tables", "video_names")},
     # protocols names the store that it hands on to the data set
     ("evaluation", "flow"): {"evaluation/protocols.py"},
+    # clips of new videos are read as for a prediction
+    ("explain", "prediction"): {"explain/shown.py"},
 }
 
 # Libraries that one room keeps to itself, so that it can be replaced.
 KEPT = {
+    "captum": {"explain"},
     "jsonargparse": {"commands", "training"},
     "lightning": {"training"},
     "ray": {"flow"},

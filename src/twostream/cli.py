@@ -12,6 +12,7 @@ from twostream.commands.check import check
 from twostream.commands.convert import convert
 from twostream.commands.demo import demo
 from twostream.commands.evaluate import evaluate
+from twostream.commands.explain import explain
 from twostream.commands.flow import flow
 from twostream.commands.fuse import fuse
 from twostream.commands.models import models
@@ -69,7 +70,21 @@ def overview() -> str:
 
 COMMANDS: dict[str, Command] = {
     command.__name__: command
-    for command in (demo, check, flow, train, evaluate, calibrate, predict, fuse, reproduce, report, models, convert)
+    for command in (
+        demo,
+        check,
+        flow,
+        train,
+        evaluate,
+        calibrate,
+        predict,
+        explain,
+        fuse,
+        reproduce,
+        report,
+        models,
+        convert,
+    )
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from twostream.data import motion_shapes
 from twostream.data.shape_sets import SETS
 from twostream.evaluation.metrics import one_stream, summary
-from twostream.explain import explain_run
+from twostream.explain import explain_attention
 from twostream.prediction import Predictor, write_overlay
 from twostream.reporting.report import write_report
 from twostream.runs import Evaluation, RunFolder, evaluate_run
@@ -97,7 +97,7 @@ def run_demo(out: Path, *, short: bool, seed: int, say: Say, progress: Progress 
         say(f"  {segment.start:5.1f} to {segment.end:5.1f} s  {segment.label} ({segment.score:.2f})")
     write_overlay(film, prediction, out / "new_video_labelled.mp4")
     say("6/7 where it looks in the test videos; here only motion tells, so no place of the frame is worth more to it")
-    for line in explain_run(runs[1], say=say, progress=progress).lines():
+    for line in explain_attention(runs[1], say=say, progress=progress).lines():
         say(line)
     say("7/7 the page")
     page = write_report([run.path for run in runs], out / "report.html")

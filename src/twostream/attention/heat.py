@@ -1,10 +1,10 @@
-"""Attention over a frame: orange where there is more than an even share of it, blue where less, clear where even."""
+"""Maps over a frame: orange for more attention than an even share or for a class, blue for less or against it."""
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from twostream.attention.tracks import AttentionTrack, FloatArray
+from twostream.attention.tracks import AttentionTrack, Box, FloatArray
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -19,7 +19,46 @@ _HIDES_MORE, _HIDES_LESS = 0.45, 0.35
 _UNSEEN = 0.35
 
 
-class Heat:
+class Tint:
+    """Lays levels over frames: orange above zero, blue below.
+
+    Args:
+        levels: (M, h, w) from -1 to 1, for each of M moments.
+        xs, ys: (w,) and (h,), the middles of the cells as shares of the frame's width and height, rising.
+        seen: the part of the frame that the network was shown, as shares of width and height.
+        width, height: of the frames in px.
+    """
+
+    def __init__(self, levels: Floats, xs: FloatArray, ys: FloatArray, seen: Box, *, width: int, height: int) -> None:
+        self._levels = levels
+        # Where each pixel lies between the cells' middles, eased so that no edges show at them.
+        across = _between(xs, (np.arange(width) + 0.5) / width)
+        down = _between(ys, (np.arange(height) + 0.5) / height)
+        self._places = np.meshgrid(across, down)
+        left, top, right, bottom = seen
+        x = slice(round(left * width), round(right * width))
+        y = slice(round(top * height), round(bottom * height))
+        self._seen = np.zeros((height, width, 1), np.bool_)
+        self._seen[y, x] = True
+        self._layers: tuple[int, Floats, Floats] | None = None
+
+    def over(self, frame: Image, moment: int) -> Image:
+        """``frame`` (H, W, 3) under the levels of that moment; what the network did not see is dimmed."""
+        if self._layers is None or self._layers[0] != moment:
+            # Neighbouring frames share their moment.
+            self._layers = (moment, *self._tint(self._levels[moment]))
+        _, colour, keep = self._layers
+        blended: Floats = frame * keep + colour
+        return _bytes(blended)
+
+    def _tint(self, levels: Floats) -> tuple[Floats, Floats]:
+        level = cv2.remap(levels, *self._places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        colour, strength = _colours(level.astype(np.float32))
+        keep = np.where(self._seen, 1 - strength, np.float32(_UNSEEN))
+        return np.where(self._seen, colour * strength, np.float32(0)), keep
+
+
+class Heat(Tint):
     """Lays the attention of one video over its frames.
 
     Args:
@@ -28,33 +67,7 @@ class Heat:
     """
 
     def __init__(self, track: AttentionTrack, width: int, height: int) -> None:
-        self._track = track
-        self._ratios = track.ratios()
-        # Where each pixel lies between the cells' middles, eased so that no edges show at them.
-        across = _between(track.xs, (np.arange(width) + 0.5) / width)
-        down = _between(track.ys, (np.arange(height) + 0.5) / height)
-        self._places = np.meshgrid(across, down)
-        left, top, right, bottom = track.seen
-        x = slice(round(left * width), round(right * width))
-        y = slice(round(top * height), round(bottom * height))
-        self._seen = np.zeros((height, width, 1), np.bool_)
-        self._seen[y, x] = True
-        self._layers: tuple[int, Floats, Floats] | None = None
-
-    def over(self, frame: Image, moment: int) -> Image:
-        """``frame`` (H, W, 3) under the attention of that moment; what the network did not see is dimmed."""
-        if self._layers is None or self._layers[0] != moment:
-            # Neighbouring frames share their moment.
-            self._layers = (moment, *self._tint(self._ratios[moment]))
-        _, colour, keep = self._layers
-        blended: Floats = frame * keep + colour
-        return _bytes(blended)
-
-    def _tint(self, ratios: Floats) -> tuple[Floats, Floats]:
-        level = cv2.remap(levels(ratios), *self._places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        colour, strength = _colours(level.astype(np.float32))
-        keep = np.where(self._seen, 1 - strength, np.float32(_UNSEEN))
-        return np.where(self._seen, colour * strength, np.float32(0)), keep
+        super().__init__(levels(track.ratios()), track.xs, track.ys, track.seen, width=width, height=height)
 
 
 def levels(ratios: npt.ArrayLike) -> Floats:
@@ -92,4 +105,4 @@ def _between(middles: FloatArray, places: FloatArray) -> Floats:
     return eased
 
 
-__all__ = ["FULL", "Heat", "key", "levels"]
+__all__ = ["FULL", "Heat", "Tint", "key", "levels"]

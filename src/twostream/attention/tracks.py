@@ -1,7 +1,5 @@
 """Attention along videos as numbers: how much of it each part of the frame gets, how concentrated it is; its file."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twostream.attention.archive import load_arrays, save_arrays
 from twostream.errors import TwostreamError
-from twostream.files import atomic_write
 
 FORMAT = "twostream-attention-1"
 
@@ -162,15 +160,7 @@ class AttentionFile:
             arrays[f"seen/{n}"] = np.array(track.seen)
             if track.inside is not None:
                 arrays[f"inside/{n}"] = np.stack([track.inside.mass, track.inside.even, track.inside.area])
-        header = {
-            "format": FORMAT,
-            "sha256": _digest(arrays),
-            "videos": list(self.tracks),
-            "meta": dict(self.meta),
-        }
-        text = np.frombuffer(json.dumps(header, ensure_ascii=False).encode("utf-8"), np.uint8)
-        with atomic_write(path) as file:
-            np.savez_compressed(file, allow_pickle=False, header=text, **arrays)
+        save_arrays(path, FORMAT, arrays, {"videos": list(self.tracks), "meta": dict(self.meta)})
 
     @classmethod
     def load(cls, path: Path | str) -> "AttentionFile":
@@ -180,24 +170,17 @@ class AttentionFile:
             AttentionError: no such file, not one of attention, or its checksum does not match.
         """
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                header = json.loads(archive["header"].tobytes().decode("utf-8"))
-                arrays = {name: archive[name] for name in archive.files if name != "header"}
-            if header["format"] != FORMAT:
-                raise AttentionError(f"attention of another format ({header['format']}); this version reads {FORMAT}")
-            if header["sha256"] != _digest(arrays):
-                raise AttentionError("damaged, its checksum does not match; make it again with explain")
+            arrays, header = load_arrays(path, FORMAT, AttentionError, what="attention")
+        except FileNotFoundError as error:
+            command = "twostream explain RUN --method attention"
+            raise AttentionError(f"{path}: no such file; make it with: {command}") from error
+        try:
             tracks = {str(video): _track(arrays, n) for n, video in enumerate(header["videos"])}
             return cls(tracks=tracks, meta=dict(header["meta"]))
-        except FileNotFoundError as error:
-            raise AttentionError(f"{path}: no such file; make it with: python -m twostream.explain RUN") from error
         except AttentionError as error:
             raise AttentionError(f"{path}: {error}") from error
-        # What foreign or damaged bytes make the archive reader raise has no common ancestor.
-        except Exception as error:
-            # The reader's own words advise loading such files unsafely.
-            reason = "it is no archive of arrays" if "allow_pickle" in str(error) else str(error)
-            raise AttentionError(f"{path}: not a file of attention ({reason})") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise AttentionError(f"{path}: not a file of attention ({error})") from error
 
 
 def _track(arrays: Mapping[str, npt.NDArray[Any]], n: int) -> AttentionTrack:
@@ -211,15 +194,6 @@ def _track(arrays: Mapping[str, npt.NDArray[Any]], n: int) -> AttentionTrack:
         seen=(left, top, right, bottom),
         inside=None if inside is None else Inside(mass=inside[0], even=inside[1], area=inside[2]),
     )
-
-
-def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(str((name, array.dtype.str, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 __all__ = ["FORMAT", "AttentionError", "AttentionFile", "AttentionTrack", "Box", "Inside"]

@@ -145,7 +145,7 @@ def evaluate(
         videos=tuple(item.name for item in items),
         groups=tuple(item.group for item in items),
         classes=tuple(classes),
-        votes=_votes(model, whole[0].shape[1]),
+        votes=given_votes(model, whole[0].shape[1]),
         meta={**(meta or {}), "precision": precision},
     )
 
@@ -212,7 +212,7 @@ def _forward(model: nn.Module, batch: list[_Piece], device: torch.device, precis
     return logits
 
 
-def _votes(model: nn.Module, given: int) -> Votes:
+def given_votes(model: nn.Module, given: int) -> Votes:
     """The names of ``given`` votes: a model shown more steps than in training gives more of each, in proportion."""
     declared: Votes = tuple((str(name), int(count)) for name, count in model.votes)  # type: ignore[union-attr]
     expected = vote_count(declared)

@@ -1,6 +1,5 @@
-"""The section on what a network looked at, from the file that ``python -m twostream.explain`` leaves in the run."""
+"""The section on what a network looked at, from the file that ``twostream explain`` leaves in the run."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +12,11 @@ from twostream.errors import TwostreamError
 from twostream.evaluation.metrics import predictions
 from twostream.flow.store import FlowStore
 from twostream.reporting import page
-from twostream.reporting.clips import choose, footage
+from twostream.reporting.clips import footage, telling
 from twostream.reporting.figures import attention_images, flow_images, jpeg
-from twostream.reporting.page import Markup, tag
+from twostream.reporting.page import SPACE, Markup, percent, tag
 from twostream.reporting.run_files import RunFiles, Sample, entries
 
-_SPACE = "\u00a0"
 _TILE = 132
 _MOMENTS = 4
 _CLIPS = 8
@@ -32,7 +30,7 @@ def attention_section(run: RunFiles, level: int, store: FlowStore | None) -> Mar
     if not file.exists():
         if entries(run.model, "numbers").get("attention", "none") == "none":
             return Markup()
-        command = tag("code", f"python -m twostream.explain {run.path} --part {part}")
+        command = tag("code", f"twostream explain {run.path} --method attention --part {part}")
         return tag("p", "This network has attention. To see here where it looks: ", command)
     try:
         found = AttentionFile.load(file)
@@ -41,12 +39,12 @@ def attention_section(run: RunFiles, level: int, store: FlowStore | None) -> Mar
     notes = []
     if found.meta.get("weights") != entries(run.model, "weights").get("sha256"):
         notes.append(
-            f"This attention is of other weights than the run now has; make it again: python -m twostream.explain "
-            f"{run.path} --part {part}"
+            f"This attention is of other weights than the run now has; make it again: twostream explain "
+            f"{run.path} --method attention --part {part}"
         )
     parts: list[object] = [page.paragraphs(notes, class_="notes"), _summary(run, found), _key()]
     if scores is not None:
-        cards = [_card(run, scores, n, found, store, level + 1) for n in _clips(scores, found)]
+        cards = [_card(run, scores, n, found, store, level + 1) for n in telling(scores, found.tracks)[:_CLIPS]]
         parts.append(tag("div", *cards, class_="clips"))
     return page.join(parts)
 
@@ -55,8 +53,8 @@ def _summary(run: RunFiles, found: AttentionFile) -> Markup:
     half = float(np.mean([track.concentration().mean() for track in found.tracks.values()]))
     said = tag(
         "p",
-        f"Half of the attention lies on {_percent(half)} of the cells, on average over {len(found.tracks)} videos at "
-        f"{found.meta.get('moments', '?')} moments each; at 50{_SPACE}% it would be even.",
+        f"Half of the attention lies on {percent(half)} of the cells, on average over {len(found.tracks)} videos at "
+        f"{found.meta.get('moments', '?')} moments each; at 50{SPACE}% it would be even.",
     )
     samples = run.samples
     by_class: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in run.classes}
@@ -91,11 +89,7 @@ def _inside(track: AttentionTrack) -> npt.NDArray[np.float64] | None:
 def _inside_cells(shares: npt.NDArray[np.float64]) -> tuple[object, ...]:
     mass, even, area = shares.tolist()
     times = f"{mass / even:.1f}" if even else "-"
-    return page.join([page.bar(mass), _percent(mass)]), _percent(even), _percent(area), times
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f}{_SPACE}%"
+    return page.join([page.bar(mass), percent(mass)]), percent(even), percent(area), times
 
 
 def _key() -> Markup:
@@ -108,27 +102,18 @@ def _key() -> Markup:
     return tag("div", scale, tag("p", words), class_="key scale")
 
 
-def _clips(scores: Scores, found: AttentionFile) -> list[int]:
-    """The clips that the page shows elsewhere too, mistakes and successes in turn."""
-    groups = [[n for n in picked if scores.videos[n] in found.tracks] for picked in choose(scores).values()]
-    turns = [
-        n for place in range(max(map(len, groups), default=0)) for group in groups for n in group[place : place + 1]
-    ]
-    return turns[:_CLIPS]
-
-
 def _card(run: RunFiles, scores: Scores, n: int, found: AttentionFile, store: FlowStore | None, level: int) -> Markup:
     name = scores.videos[n]
     track = found.tracks[name]
     truth, answer = int(scores.labels[n]), int(predictions(scores)[n])
     hit = truth == answer
-    mark = tag("span", f"✓{_SPACE}right" if hit else f"✗{_SPACE}wrong", class_="right" if hit else "wrong")
+    mark = tag("span", f"✓{SPACE}right" if hit else f"✗{SPACE}wrong", class_="right" if hit else "wrong")
     title = scores.classes[truth] if hit else f"{scores.classes[truth]}, taken for {scores.classes[answer]}"
-    said = f"Half of the attention lies on {_percent(float(track.concentration().mean()))} of the cells"
+    said = f"Half of the attention lies on {percent(float(track.concentration().mean()))} of the cells"
     shares = _inside(track)
     if shares is not None:
         mass, even, _ = shares.tolist()
-        said += f", {_percent(mass)} of it on what moves (even: {_percent(even)})"
+        said += f", {percent(mass)} of it on what moves (even: {percent(even)})"
     return tag(
         "article",
         tag(f"h{level}", title, " ", mark),

@@ -1,6 +1,6 @@
 """Which clips a page shows, and their pictures: a few moments of a clip with the optical flow at them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,13 @@ def choose(scores: Scores, *, each: int = 4) -> dict[str, list[int]]:
             take(f"Right, and {stream} alone was not", known & hits & ~alone & others, spread=True)
     take("Most confident successes", known & hits, spread=True)
     return chosen
+
+
+def telling(scores: Scores, among: Container[str] | None = None) -> list[int]:
+    """The clips of :func:`choose`, mistakes and successes in turn; those with names in ``among``, or all."""
+    groups = [[n for n in picked if among is None or scores.videos[n] in among] for picked in choose(scores).values()]
+    most = max(map(len, groups), default=0)
+    return [n for place in range(most) for group in groups for n in group[place : place + 1]]
 
 
 def _turn_about(order: list[int], labels: npt.NDArray[np.int64]) -> list[int]:

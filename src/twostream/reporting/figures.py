@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from twostream.attention.heat import Heat
-from twostream.attention.tracks import AttentionTrack
+from twostream.attention.attributions import StreamMaps
+from twostream.attention.heat import Heat, Tint
+from twostream.attention.tracks import AttentionTrack, Box
 from twostream.flow.colour import flow_to_colour
 from twostream.video import resize_frame
 
@@ -31,10 +32,14 @@ _STAND_IN = {
     "line": "#000003",
     "first": "#000004",
     "second": "#000005",
+    "appearance": "#000006",
+    "motion": "#000007",
+    "fused": "#000008",
 }
 
 # A drawing is laid out for a phone's width and never shrunk, so that its text stays as large as the page's.
 _WIDTH, _HEIGHT = 344, 220
+_LOW = 96
 
 
 def jpeg(image: Image, *, height: int | None = None, quality: int = 82) -> str:
@@ -59,6 +64,14 @@ def attention_images(frames: Image, track: AttentionTrack, moments: Sequence[int
     """Frames (n, H, W, 3) under the attention of these n moments of a track."""
     heat = Heat(track, frames.shape[2], frames.shape[1])
     return [heat.over(frame, moment) for frame, moment in zip(frames, moments, strict=True)]
+
+
+def attribution_images(frames: Image, maps: StreamMaps, seen: Box, moments: Sequence[int]) -> list[Image]:
+    """Frames (n, H, W, 3) in grey under the attributions of these n steps of a stream."""
+    tint = Tint(maps.levels(), maps.xs, maps.ys, seen, width=frames.shape[2], height=frames.shape[1])
+    # Grey, so that no colour of the scene passes for one of the map's.
+    grey = [cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) for frame in frames]
+    return [tint.over(frame, moment) for frame, moment in zip(grey, moments, strict=True)]
 
 
 def colour_wheel(side: int = 96) -> Image:
@@ -88,6 +101,24 @@ def curves(history: Mapping[str, Curve], *, percent: bool = False) -> str:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.set_xlabel("epoch", fontsize=11, color=_STAND_IN["muted"])
+    _label_ends(axes, ends)
+    return _svg(figure)
+
+
+def lines_over_time(lines: Mapping[str, Sequence[float]]) -> str:
+    """A line for each stream along a clip as SVG, around a line at zero; each named at its end."""
+    figure, axes = _figure(_LOW, (0.1, 0.08, 0.68, 0.86))
+    axes.axhline(0, color=_STAND_IN["muted"], linewidth=1.0)
+    ends = []
+    for (name, values), style in zip(lines.items(), ("-", (0, (4, 2))), strict=False):
+        axes.plot(np.linspace(0, 1, len(values)), values, color=_STAND_IN[name], linestyle=style, linewidth=1.8)
+        ends.append((float(values[-1]), name, name))
+    # Around zero alike, so that what speaks for a class looks as strong as what speaks against it.
+    most = max(1e-3, *(abs(value) for values in lines.values() for value in values)) * 1.08
+    axes.set_ylim(-most, most)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, symmetric=True))
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
     _label_ends(axes, ends)
     return _svg(figure)
 
@@ -140,9 +171,11 @@ def dots(lines: Sequence[Dot]) -> str:
     return _svg(figure)
 
 
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
-    axes = figure.add_axes((0.14, 0.17, 0.67, 0.78))
+def _figure(
+    height: int = _HEIGHT, place: tuple[float, float, float, float] = (0.14, 0.17, 0.67, 0.78)
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72)
+    axes = figure.add_axes(place)
     axes.grid(axis="y", color=_STAND_IN["line"], linewidth=0.8)
     axes.set_axisbelow(True)
     _style(axes)

@@ -1,8 +1,12 @@
 """The pieces of HTML that a page is put together from. Everything that comes from data or files is escaped here."""
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+
+# Neither breaks a line, so that a figure keeps its unit and a range its ends.
+SPACE, DASH = "\u00a0", "\u2060–\u2060"
 
 
 class Markup(str):
@@ -79,6 +83,11 @@ def bar(value: float, *, low: float | None = None, high: float | None = None, ki
 
 def _percent(value: float) -> str:
     return f"{100 * min(max(value, 0.0), 1.0):.2f}%"
+
+
+def percent(share: float) -> str:
+    """A share of 0..1 for people."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f}{SPACE}%"
 
 
 def image(source: str, alt: str) -> Markup:

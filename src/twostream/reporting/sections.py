@@ -18,7 +18,6 @@ from twostream.evaluation.metrics import (
     normalised_weights,
     one_stream,
     per_class_accuracy,
-    probabilities,
     right,
     top_k_accuracy,
 )
@@ -27,17 +26,17 @@ from twostream.evaluation.statistics import Comparison, Interval, accuracy_inter
 from twostream.flow.store import FlowStore
 from twostream.reporting import page
 from twostream.reporting.attention import attention_section
-from twostream.reporting.clips import choose, footage, open_store
-from twostream.reporting.figures import colour_wheel, curves, flow_images, heat_map, jpeg
-from twostream.reporting.page import Markup, tag
-from twostream.reporting.run_files import RunFiles, Sample, entries
+from twostream.reporting.attribution import explanations_section
+from twostream.reporting.clip_cards import clips_section
+from twostream.reporting.clips import footage, open_store
+from twostream.reporting.confusions import confusions
+from twostream.reporting.figures import curves, flow_images, jpeg
+from twostream.reporting.page import DASH, SPACE, Markup, percent, tag
+from twostream.reporting.run_files import RunFiles, entries
 
 # Beyond so many classes a table of them is folded; beyond so many, confusions are a picture.
 MANY_CLASSES = 30
-MANY_CELLS = 24
 
-# Neither breaks a line, so that a figure keeps its unit and a range its ends.
-_SPACE, _DASH = "\u00a0", "\u2060–\u2060"
 
 _LOOKS = 24
 _TILE = 132
@@ -93,8 +92,9 @@ def run_sections(
     store, lacking = open_store(run.path, run.config)
     makers: dict[str, Callable[[], Markup]] = {
         "streams": lambda: _streams(run),
-        "classes": lambda: _classes(run, level),
-        "clips": lambda: _clips(run, level, store, lacking),
+        "classes": lambda: _classes(run, level, store),
+        "clips": lambda: clips_section(run, level, store, lacking),
+        "explanations": lambda: explanations_section(run, level, store),
         "attention": lambda: attention_section(run, level, store),
         "training": lambda: _training(run),
         "data": lambda: _data(run, store, same_data_as),
@@ -148,13 +148,8 @@ def comparison(runs: Sequence[RunFiles]) -> Markup:
     )
 
 
-def percent(share: float) -> str:
-    """A share of 0..1 for people."""
-    return "-" if math.isnan(share) else f"{100 * share:.1f}{_SPACE}%"
-
-
 def _range(low: float, high: float) -> str:
-    return f"{100 * low:.0f}{_DASH}{100 * high:.0f}{_SPACE}%"
+    return f"{100 * low:.0f}{DASH}{100 * high:.0f}{SPACE}%"
 
 
 def _with_bar(interval: Interval, kind: str = "fused") -> Markup:
@@ -242,7 +237,7 @@ def _agreement(scores: Scores, alone: Mapping[str, Scores]) -> Markup:
 # classes ------------------------------------------------------------------------------------------------------------
 
 
-def _classes(run: RunFiles, level: int) -> Markup:
+def _classes(run: RunFiles, level: int, store: FlowStore | None) -> Markup:
     scores = run.headline
     if scores is None or not (scores.labels >= 0).any():
         return Markup()
@@ -261,7 +256,7 @@ def _classes(run: RunFiles, level: int) -> Markup:
         )
     else:
         table = page.table(caption, header, rows)
-    return page.join([table, page.section("Confusions", _confusions(scores, counts), level=level + 1)])
+    return page.join([table, page.section("Confusions", confusions(run, scores, store, level + 2), level=level + 1)])
 
 
 def _class_row(
@@ -275,135 +270,6 @@ def _class_row(
     worst = int(others.argmax())
     taken = f"{scores.classes[worst]} ({others[worst]})" if others[worst] else "-"
     return scores.classes[k], page.join([page.bar(float(shares[k])), percent(float(shares[k]))]), total, taken
-
-
-def _confusions(scores: Scores, counts: npt.NDArray[np.int64]) -> Markup:
-    K = len(scores.classes)
-    if K > MANY_CELLS:
-        wrong = counts * (1 - np.eye(K, dtype=np.int64))
-        first = np.argsort(-wrong, axis=None, kind="stable")[:12]
-        pairs = [(scores.classes[cell // K], scores.classes[cell % K], int(wrong.flat[cell])) for cell in first]
-        rows = [(truth, answer, count) for truth, answer, count in pairs if count]
-        picture = page.chart(
-            heat_map(counts),
-            title="All confusions",
-            description=f"{K} by {K} cells, true class down, answer across, in the order of the class list; "
-            "the most frequent ones are in the table",
-        )
-        return page.join(
-            [page.table("The most frequent confusions", ("True class", "Answer", "Videos"), rows), picture]
-        )
-    cells = [
-        (name, *(_cell(int(counts[k, j]), int(counts[k].sum()), k == j) for j in range(K)))
-        for k, name in enumerate(scores.classes)
-    ]
-    header = ("True class \\ answer", *(tag("span", name) for name in scores.classes))
-    return page.table("Number of videos by true class (rows) and answer (columns)", header, cells, class_="confusion")
-
-
-def _cell(count: int, total: int, hit: bool) -> page.Cell:
-    if not count:
-        return page.cell("0" if hit else "", class_="hit" if hit else None)
-    share = count / total
-    full = share > 0.5
-    classes = " ".join(name for name, wanted in (("hit", hit), ("full", full)) if wanted)
-    # A single video must be seen, and between the shades for dark and for light figures neither could be read.
-    shade = 0.72 + 0.28 * share if full else 0.12 + 0.5 * share
-    return page.cell(count, class_=classes or None, style=f"--v:{shade:.2f}")
-
-
-# clips --------------------------------------------------------------------------------------------------------------
-
-
-def _clips(run: RunFiles, level: int, store: FlowStore | None, lacking: str) -> Markup:
-    scores = run.headline
-    if scores is None or not (scores.labels >= 0).any():
-        return Markup()
-    samples = run.samples
-    values = probabilities(scores)
-    parts = {stream: probabilities(one_stream(scores, stream)) for stream in scores.streams}
-    groups = []
-    any_flow = False
-    for heading, indices in choose(scores).items():
-        cards = []
-        for n in indices:
-            strip, has_flow = _strip(samples.get(scores.videos[n]), store, scores.videos[n])
-            any_flow |= has_flow
-            cards.append(_card(scores, n, values, parts, strip, level + 2))
-        groups.append(page.section(heading, tag("div", *cards, class_="clips"), level=level + 1))
-    notes = page.paragraphs([lacking] if lacking else [], class_="notes")
-    return page.join([notes, _key() if any_flow else "", *groups])
-
-
-def _key() -> Markup:
-    wheel = page.image(jpeg(colour_wheel(), quality=92), "The colour wheel that optical flow is drawn with")
-    words = (
-        "Each clip: moments in order of time and, below, the optical flow from each to the next frame. Colour is the "
-        "direction of motion as on the wheel, strength its speed; white is still."
-    )
-    return tag("div", wheel, tag("p", words), class_="key")
-
-
-def _card(
-    scores: Scores,
-    n: int,
-    values: npt.NDArray[np.float64],
-    parts: Mapping[str, npt.NDArray[np.float64]],
-    strip: Markup,
-    level: int,
-) -> Markup:
-    truth, answer = int(scores.labels[n]), int(values[n].argmax())
-    hit = truth == answer
-    # A mistake is set against the truth, a success against the runner-up.
-    other = answer if not hit else int(np.argsort(-values[n], kind="stable")[1]) if len(values[n]) > 1 else answer
-    mark = tag("span", f"✓{_SPACE}right" if hit else f"✗{_SPACE}wrong", class_="right" if hit else "wrong")
-    title = scores.classes[truth] if hit else f"{scores.classes[truth]}, taken for {scores.classes[answer]}"
-    group = f", group {scores.groups[n]}" if scores.groups[n] else ""
-    rows = [
-        _stream_row(scores, stream, own[n], truth, other)
-        for stream, own in (*parts.items(), *([("together", values)] if len(parts) > 1 else []))
-    ]
-    header = ("Stream", "Answer", "P(true)", f"P(next: {scores.classes[other]})" if hit else "P(answer)")
-    return tag(
-        "article",
-        tag(f"h{level}", title, " ", mark),
-        tag("p", scores.videos[n], group, class_="file"),
-        strip,
-        page.table(f"What each stream says of {scores.videos[n]}", header, rows),
-        class_="clip",
-    )
-
-
-def _stream_row(
-    scores: Scores, stream: str, own: npt.NDArray[np.float64], truth: int, other: int
-) -> tuple[object, ...]:
-    answer = int(own.argmax())
-    cells = [
-        page.join([page.bar(float(own[k]), kind=stream if stream != "together" else "fused"), f"{own[k]:.2f}"])
-        for k in (truth, other)
-    ]
-    return stream, f"{'✓' if answer == truth else '✗'}{_SPACE}{scores.classes[answer]}", *cells
-
-
-def _strip(sample: Sample | None, store: FlowStore | None, name: str) -> tuple[Markup, bool]:
-    """A clip's moments and their flow, and whether there is any flow among them."""
-    if sample is None:
-        return tag("p", f"No pictures: data.json does not list {name}.", class_="missing"), False
-    try:
-        found = footage(sample, store, moments=_MOMENTS)
-    except TwostreamError as error:
-        return tag("p", f"No pictures: {error}", class_="missing"), False
-    tiles = [] if found.frames is None else [page.image(jpeg(frame, height=_TILE), "") for frame in found.frames]
-    words = [f"Frames of {name} at {', '.join(f'{second:.1f}' for second in found.seconds)} s"]
-    if found.frames is None:
-        words = [f"The video {sample.path} cannot be read; of {name}"]
-    if found.flow is not None:
-        images, full = flow_images(found.flow)
-        tiles += [page.image(jpeg(image, height=_TILE), "") for image in images]
-        words.append(f"the optical flow at these moments, full colour at {full:.1f} px per frame")
-    return tag(
-        "div", *tiles, class_=f"strip of{_MOMENTS}", role="img", aria_label=" and ".join(words)
-    ), found.flow is not None
 
 
 # training -----------------------------------------------------------------------------------------------------------

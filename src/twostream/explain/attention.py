@@ -1,18 +1,14 @@
 """What a trained network with attention looked at, on the videos of its run: weights as a file, and how well they lie.
 
-``python -m twostream.explain RUN`` shows the network some moments of every test video, as the protocol does, and writes
-``RUN/explain/attention-test.npz``; ``twostream report RUN`` then has a section with pictures of it, and needs no model.
-It prints how concentrated the attention is: the smallest share of the cells that holds half of it, which is 0.5 for the
-plain average. Where the data are generated (:mod:`twostream.data.motion_shapes`), the truth tells where the moving
-objects are, and it prints three shares, averaged over the moments of a video and then over videos: of the attention
-that lies inside their boxes (``mass``), of what even attention would have there (``even``), and of the frame that the
-boxes cover (``area``). ``--json`` prints the same as one document, video by video.
+The figures tell how concentrated the attention is: the smallest share of the cells that holds half of it, which is 0.5
+for the plain average. Where the data are generated (:mod:`twostream.data.motion_shapes`), the truth tells where the
+moving objects are, and there are three shares, averaged over the moments of a video and then over videos: of the
+attention that lies inside their boxes (``mass``), of what even attention would have there (``even``), and of the frame
+that the boxes cover (``area``).
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,25 +17,15 @@ import numpy as np
 
 from twostream.attention.tracks import AttentionFile, AttentionTrack, Box
 from twostream.attention.watch import Watcher
-from twostream.data.dataset import ViewDataset
-from twostream.data.items import PARTS
 from twostream.data.motion_shapes import TRUTH
-from twostream.data.preparation import prepare
-from twostream.data.sampling import frame_range, sample_views
-from twostream.data.transforms import Space, covering_crops
-from twostream.errors import TwostreamError, UsageError
+from twostream.errors import UsageError
 from twostream.evaluation.evaluate import resolve_device
-from twostream.evaluation.protocols import get_protocol
-from twostream.flow.store import FlowStore
+from twostream.explain.shown import MOMENTS, Shown, run_views
 from twostream.runs import RunFolder
 from twostream.version import __version__
-from twostream.video import grid_size
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int, str], None]
-
-MOMENTS = 4
-"""Moments of a video, spread evenly."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +81,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def explain_run(
+def explain_attention(
     run: RunFolder,
     *,
     part: str = "test",
     protocol: str = "25-step",
     moments: int = MOMENTS,
     videos: int | None = None,
+    names: Collection[str] | None = None,
+    out: Path | None = None,
     device: str = "auto",
     flow_workers: int = 1,
     say: Say = print,
@@ -118,87 +106,66 @@ def explain_run(
             and whether mirror images are too; the attention is then the mean of both.
         moments: of each video, spread evenly over it.
         videos: at most so many, spread evenly over the list; None: all.
+        names: of the videos; None: all.
+        out: folder; None: the run's ``explain``.
         device: ``"auto"`` or a torch device.
         flow_workers: processes that compute flow.
         say: takes a line for the user.
         progress: called with (videos done, videos, name).
 
     Raises:
-        UsageError: the network has no attention, or the part no videos, or numbers are out of range.
+        UsageError: the network has no attention, or the part no such videos, or numbers are out of range.
         RunError: the run has not finished.
     """
-    for name, value in (("moments", moments), ("videos", 1 if videos is None else videos)):
-        if value < 1:
-            raise UsageError(f"{name} is at least 1, got {value}")
-    loaded, config = run.model(), run.config()
-    spec = loaded.model.spec
-    watcher = Watcher(loaded.model, resolve_device(device))
-    items = run.annotations().parts[part]
-    if not items:
-        raise UsageError(f"{run.path}: its data has no {part} videos")
-    if videos is not None and videos < len(items):
-        items = tuple(items[n * len(items) // videos] for n in range(videos))
-    store = run.store()
-    readable = prepare(
-        items,
-        spec,
-        store,
-        workers=flow_workers,
-        short_clips=config["short_clips"],
-        unreadable_share=1.0,
+    shown = run_views(
+        run,
+        part=part,
+        protocol=protocol,
+        moments=moments,
+        videos=videos,
+        names=names,
+        mirrored=True,
+        flow_workers=flow_workers,
         say=say,
         progress=progress,
+        needs=lambda loaded: Watcher(loaded.model, resolve_device(device)),
     )
-    chosen = get_protocol(protocol)
-    space: Space = "whole" if chosen.space == "whole" else "centre"
-    views = ViewDataset(
-        readable.items,
-        store,
-        spec,
-        steps=moments,
-        space=space,
-        flips=chosen.flips and not config["no_flip"],
-        short_clips=config["short_clips"],
-    )
+    watcher = Watcher(shown.loaded.model, resolve_device(device))
+    config = run.config()
     truth = read_truth(Path(config["data"]) / TRUTH)
     tracks = {}
-    for n, item in enumerate(views.items):
-        track = _track(watcher, views, n, store)
+    for n, item in enumerate(shown.items):
+        track = track_of(watcher, shown.shown(n))
         if item.video in truth:
             track = replace(track, inside=track.inside_boxes(truth[item.video].boxes_at(track.seconds.tolist())))
         tracks[item.name] = track
         if progress:
-            progress(n + 1, len(views), item.name)
+            progress(n + 1, len(shown.items), item.name)
     meta = {
         "part": part,
         "split": str(config["split"]),
         "protocol": protocol,
         "moments": moments,
-        "model": loaded.model.name,
-        "weights": loaded.config["weights"]["sha256"],
+        "model": shown.loaded.model.name,
+        "weights": shown.loaded.config["weights"]["sha256"],
         "run": str(run.path),
         "twostream": __version__,
     }
-    file = run.path / "explain" / f"attention-{part}.npz"
+    file = (out or run.path / "explain") / f"attention-{part}.npz"
     attention = AttentionFile(tracks=tracks, meta=meta)
     attention.save(file)
-    return Explanation(attention, file, readable.unreadable)
+    return Explanation(attention, file, shown.unreadable)
 
 
-def _track(watcher: Watcher, views: ViewDataset, n: int, store: FlowStore) -> AttentionTrack:
-    item, spec = views.items[n], views.spec
-    with store.open(item.video) as stored:
-        span = frame_range(item.start, item.end, stored.fps, stored.frame_count)
-        fps, grid = stored.fps, (stored.width, stored.height)
-    clips = sample_views(spec, len(span), views.steps, short_clips=views.short_clips)
-    (crop,) = covering_crops(views.space, *grid, share=spec.size / spec.resize)
-    width, height = grid_size(*grid, spec.resize) if views.space == "whole" else (spec.size, spec.size)
-    shown = views[n]
-    weights = watcher.weights(shown.rgb, shown.flow)  # (M V, h, w): each moment plain and then mirrored
+def track_of(watcher: Watcher, shown: Shown) -> AttentionTrack:
+    """Where a network looks in the clips of a video; of a clip and its mirror image the mean."""
+    weights = watcher.weights(shown.rgb, shown.flow)  # (R, h, w)
+    views = 2 if shown.flips else 1
+    height, width = shown.rgb.shape[-2:]
     return watcher.track(
-        weights.reshape(len(clips), -1, *weights.shape[1:]),
-        seconds=[(span.start + int(clip.frames[0])) / fps for clip in clips],
-        seen=(crop.left, crop.top, crop.left + crop.width, crop.top + crop.height),
+        weights.reshape(-1, views, *weights.shape[1:]),
+        seconds=shown.seconds["appearance"].tolist(),
+        seen=shown.seen,
         width=width,
         height=height,
     )
@@ -247,49 +214,4 @@ def read_truth(path: Path) -> dict[str, Movers]:
         raise UsageError(f"{path}: not the truth of generated videos ({error}); move it away") from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m twostream.explain",
-        description="Ask a network with attention where it looks; twostream report RUN then shows it.",
-    )
-    parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("--part", choices=PARTS, default="test", help="whose videos (default test)")
-    parser.add_argument("--protocol", default="25-step", help="what of the frame is seen (default 25-step)")
-    parser.add_argument("--moments", type=int, default=MOMENTS, help=f"moments of each video (default {MOMENTS})")
-    parser.add_argument("--videos", type=int, help="at most so many videos (default: all)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status: 0 all was looked at, 1 not, 2 a wrong call, 130 stopped by Ctrl-C."""
-    options = vars(_parser().parse_args(arguments))
-    run, as_json = options.pop("run"), options.pop("json")
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    try:
-        found = explain_run(RunFolder.open(run), say=say, **options)
-    except UsageError as error:
-        say(f"error: {error}")
-        return 2
-    except TwostreamError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("stopped; nothing was written")
-        return 130
-    if as_json:
-        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
-    else:
-        print("\n".join(found.lines()))
-    return 1 if found.unreadable else 0
-
-
-__all__ = ["Explanation", "Movers", "explain_run", "main", "read_truth"]
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+__all__ = ["Explanation", "Movers", "explain_attention", "read_truth", "track_of"]
