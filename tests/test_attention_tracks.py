@@ -136,7 +136,7 @@ def test_a_file_keeps_everything(tmp_path: Path) -> None:
 
 def test_files_that_are_no_attention_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    with pytest.raises(AttentionError, match=r"a\.npz: no such file; make it with: python -m twostream\.explain"):
+    with pytest.raises(AttentionError, match=r"a\.npz: no such file; make it with: twostream explain RUN"):
         AttentionFile.load(path)
     path.write_text("no archive")
     with pytest.raises(AttentionError, match=r"a\.npz: not a file of attention \(it is no archive of arrays\)"):

@@ -32,7 +32,7 @@ class Bright(nn.Module):
 def first_and_step(name: str, **numbers: Any) -> tuple[float, float]:
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, size=64, **numbers)
-    places = Watcher(model, CPU).middles(3, 1000, along="x") * 1000
+    places = Watcher(model, CPU).cells.middles(3, 1000, along="x") * 1000
     assert np.diff(places, 2) == pytest.approx(0, abs=1e-6)
     return float(places[0]), float(places[1] - places[0])
 
@@ -43,15 +43,15 @@ def test_cells_lie_where_their_fields_do() -> None:
     assert step == 32
     assert first == pytest.approx(0.5, abs=3)
     watcher = Watcher(Bright(), CPU)
-    assert watcher.middles(4, 32, along="y") == pytest.approx([4 / 32, 12 / 32, 20 / 32, 28 / 32], abs=1e-3)
+    assert watcher.cells.middles(4, 32, along="y") == pytest.approx([4 / 32, 12 / 32, 20 / 32, 28 / 32], abs=1e-3)
     # Beyond the picture there is nothing to point at.
-    assert watcher.middles(3, 16, along="x").tolist() == pytest.approx([0.25, 0.75, 1.0], abs=1e-3)
+    assert watcher.cells.middles(3, 16, along="x").tolist() == pytest.approx([0.25, 0.75, 1.0], abs=1e-3)
 
 
 def test_a_network_that_nothing_changes_is_asked_without_harm() -> None:
     model = Bright()
     model.appearance = lambda rgb: F.avg_pool2d(rgb.flatten(0, 1), 8) * 0  # type: ignore[method-assign]
-    assert np.isfinite(Watcher(model, CPU).middles(4, 32, along="x")).all()
+    assert np.isfinite(Watcher(model, CPU).cells.middles(4, 32, along="x")).all()
 
 
 def test_attention_lies_where_the_network_looks_and_mirror_images_are_turned_back() -> None:

@@ -51,6 +51,7 @@ def test_help_names_every_command(capsys: Printed) -> None:
         "evaluate",
         "calibrate",
         "predict",
+        "explain",
         "fuse",
         "reproduce",
         "report",

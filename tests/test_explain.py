@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from twostream.attention.tracks import AttentionFile
+from twostream.cli import main
 from twostream.data import motion_shapes
 from twostream.errors import UsageError
-from twostream.explain import Movers, explain_run, main, read_truth
+from twostream.explain import explain_attention
+from twostream.explain.attention import Movers, read_truth
 from twostream.reporting.report import write_report
 from twostream.runs import RunFolder, evaluate_run
 from twostream.training.config import TrainConfig
@@ -81,7 +83,7 @@ class Words(HTMLParser):
 
 def test_a_run_is_explained_and_the_report_shows_it(run: RunFolder) -> None:
     said: list[tuple[int, int, str]] = []
-    found = explain_run(run, moments=3, say=silent, progress=lambda *told: said.append(told))
+    found = explain_attention(run, moments=3, say=silent, progress=lambda *told: said.append(told))
     assert said[-1][:2] == (4, 4)
     assert found.file == run.path / "explain" / "attention-test.npz"
     tracks = AttentionFile.load(found.file).tracks
@@ -126,7 +128,7 @@ def test_the_boxes_are_those_of_what_moves_at_the_time(run: RunFolder) -> None:
 
 
 def test_protocols_that_look_at_the_centre(run: RunFolder) -> None:
-    found = explain_run(run, protocol="1-view", moments=1, videos=2, say=silent)
+    found = explain_attention(run, protocol="1-view", moments=1, videos=2, say=silent)
     tracks = found.attention.tracks
     # Of four videos every second one, so that both classes are there.
     assert list(tracks) == [run.annotations().parts["test"][n].name for n in (0, 2)]
@@ -140,10 +142,10 @@ def test_protocols_that_look_at_the_centre(run: RunFolder) -> None:
 
 
 def test_classes_that_a_mirror_would_change_are_not_mirrored(run: RunFolder) -> None:
-    both = explain_run(run, moments=1, say=silent).attention.tracks
+    both = explain_attention(run, moments=1, say=silent).attention.tracks
     config = run.config_file
     config.write_text(config.read_text().replace("no_flip: []", "no_flip: [dots]"))
-    plain = explain_run(run, moments=1, say=silent).attention.tracks
+    plain = explain_attention(run, moments=1, say=silent).attention.tracks
     assert any(not np.array_equal(plain[name].weights, both[name].weights) for name in both)
 
 
@@ -151,7 +153,7 @@ def test_data_without_truth_have_no_boxes(run: RunFolder, tmp_path: Path) -> Non
     data = Path(run.config()["data"])
     shutil.copytree(data, tmp_path / "videos", ignore=shutil.ignore_patterns(motion_shapes.TRUTH))
     run.config_file.write_text(run.config_file.read_text().replace(str(data), str(tmp_path / "videos")))
-    found = explain_run(run, moments=1, say=silent)
+    found = explain_attention(run, moments=1, say=silent)
     assert found.to_dict()["mass"] is None
     assert not any("boxes" in line for line in found.lines())
     page = Words(write_report([run.path])).text
@@ -159,40 +161,36 @@ def test_data_without_truth_have_no_boxes(run: RunFolder, tmp_path: Path) -> Non
     assert "Times the even share" not in page
     (tmp_path / "videos" / motion_shapes.TRUTH).write_text("{}")
     with pytest.raises(UsageError, match=r"truth\.json: not the truth of generated videos \('width'\); move it away"):
-        explain_run(run, moments=1, say=silent)
+        explain_attention(run, moments=1, say=silent)
 
 
 def test_wrong_calls_are_named(run: RunFolder, tiny_run: RunFolder, capsys: Printed) -> None:
     with pytest.raises(UsageError, match="moments is at least 1, got 0"):
-        explain_run(run, moments=0)
+        explain_attention(run, moments=0)
     with pytest.raises(UsageError, match="videos is at least 1, got 0"):
-        explain_run(run, videos=0)
+        explain_attention(run, videos=0)
     with pytest.raises(UsageError, match="its data has no val videos"):
-        explain_run(run, part="val")
-    assert main([str(tiny_run.path)]) == 2
+        explain_attention(run, part="val")
+    assert attention(tiny_run) == 2
     assert "two_stream_resnet18 has no attention to show" in capsys.readouterr().err
-    assert main([str(run.path / "none")]) == 1
+    assert main(["explain", str(run.path / "none")]) == 1
     assert "no such run folder" in capsys.readouterr().err
 
 
-def test_the_command_prints_lines_or_one_document(
-    run: RunFolder, capsys: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main([str(run.path), "--moments", "1", "--device", "cpu"]) == 0
+def attention(run: RunFolder, *words: str) -> int:
+    return main(["explain", str(run.path), "--method", "attention", *words])
+
+
+def test_the_command_prints_lines_or_one_document(run: RunFolder, capsys: Printed) -> None:
+    assert attention(run, "--moments", "1", "--device", "cpu") == 0
     printed = capsys.readouterr().out
     assert "attention of stpn_resnet18 on 4 test videos, 1 moments each: half of it lies on" in printed
     assert "inside the boxes of what moves" in printed
-    assert main([str(run.path), "--part", "train", "--protocol", "1-view", "--videos", "1", "--json"]) == 0
+    assert f"next: twostream report {run.path}" in printed
+    assert attention(run, "--part", "train", "--protocol", "1-view", "--limit", "1", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["part"], len(document["videos"]), document["protocol"]) == ("train", 1, "1-view")
     assert (run.path / "explain" / "attention-train.npz").is_file()
-
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("twostream.explain.explain_run", stop)
-    assert main([str(run.path)]) == 130
-    assert "nothing was written" in capsys.readouterr().err
 
 
 def test_a_video_that_cannot_be_read_is_named(run: RunFolder, tmp_path: Path, capsys: Printed) -> None:
@@ -201,27 +199,27 @@ def test_a_video_that_cannot_be_read_is_named(run: RunFolder, tmp_path: Path, ca
     broken.write_text("no video")
     document["parts"]["test"][0] |= {"path": str(broken), "video": "broken.mp4"}
     run.data_file.write_text(json.dumps(document))
-    assert main([str(run.path), "--moments", "1"]) == 1
+    assert attention(run, "--moments", "1") == 1
     assert f"could not be read: {broken}" in capsys.readouterr().out
     assert len(AttentionFile.load(run.path / "explain" / "attention-test.npz").tracks) == 3
 
 
 def test_a_report_says_how_attention_is_made(run: RunFolder) -> None:
     page = Words(write_report([run.path])).text
-    assert f"To see here where it looks: python -m twostream.explain {run.path} --part test" in page
+    assert f"To see here where it looks: twostream explain {run.path} --method attention --part test" in page
 
 
 def test_a_report_says_when_attention_is_old_or_damaged(run: RunFolder) -> None:
-    found = explain_run(run, moments=1, say=silent)
+    found = explain_attention(run, moments=1, say=silent)
     AttentionFile(tracks=found.attention.tracks, meta={**found.attention.meta, "weights": "others"}).save(found.file)
     page = Words(write_report([run.path])).text
-    assert "This attention is of other weights than the run now has; make it again: python -m twostream.explain" in page
+    assert "This attention is of other weights than the run now has; make it again: twostream explain" in page
     found.file.write_bytes(b"PK")
     assert "Attention is left out: " in Words(write_report([run.path])).text
 
 
 def test_pictures_that_cannot_be_had_are_said(run: RunFolder) -> None:
-    found = explain_run(run, moments=1, say=silent)
+    found = explain_attention(run, moments=1, say=silent)
     document = json.loads(run.data_file.read_text())
     first = document["parts"]["test"][0]["video"]
     document["parts"]["test"] = document["parts"]["test"][1:]

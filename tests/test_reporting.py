@@ -16,14 +16,16 @@ import pytest
 from twostream.clip import Scores
 from twostream.data.items import VideoItem
 from twostream.errors import UsageError
-from twostream.evaluation.metrics import one_stream, top_k_accuracy
+from twostream.evaluation.metrics import one_stream, predictions, probabilities, top_k_accuracy
+from twostream.evaluation.over_time import margins
 from twostream.evaluation.statistics import accuracy_interval, compare
 from twostream.files import OutputError
 from twostream.flow.quantize import quantize
 from twostream.flow.store import FlowSettings, FlowStore, StoredFlowWriter
 from twostream.reporting import page
 from twostream.reporting.clips import choose, footage
-from twostream.reporting.figures import colour_wheel, curves, flow_images, heat_map, jpeg
+from twostream.reporting.confusions import most_frequent
+from twostream.reporting.figures import colour_wheel, curves, flow_images, heat_map, jpeg, lines_over_time
 from twostream.reporting.report import write_report
 from twostream.reporting.run_files import ReportError, Sample, read_run
 from twostream.video import Video, VideoError, write_video
@@ -243,7 +245,7 @@ def test_the_page_can_be_read_without_eyes_or_mouse(root: Path) -> None:
             assert attributes["tabindex"] == "0"
     ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
     anchors = [a["href"] for a in read.all("a")]
-    assert len(anchors) == 6
+    assert len(anchors) == 7
     assert {f"#{name}" for name in ids} >= set(anchors)
     assert max(Counter(name for name in ids if not re.fullmatch(r"[mp][0-9a-f]{10}", str(name))).values()) == 1
 
@@ -273,15 +275,72 @@ def test_clips_are_shown_with_their_flow_and_what_each_stream_said(root: Path) -
         "Most confident successes",
     ]
     strips = [str(a["aria-label"]) for a in read.all("div") if str(a.get("class")).startswith("strip") and "role" in a]
-    assert len(strips) == 6
+    # Six clips, and of each of two confusions the clip and one of the class that it was taken for.
+    assert len(strips) == 6 + 2 * 2
     assert all("optical flow at these moments, full colour at" in strip for strip in strips)
     assert "Frames of 0/<i>v3</i>.mp4 at 0.2, 0.5, 0.7, 1.0 s" in " ".join(strips)
-    # Six clips of four moments, three classes, each with frames and flow, and the wheel.
-    assert len(read.all("img")) == 6 * 8 + 3 * 2 + 1
+    # Clips of four moments and confusions of two, three classes, each with frames and flow, and the wheel.
+    assert len(read.all("img")) == 6 * 8 + 4 * 4 + 3 * 2 + 1
     assert "$clap$_1" in read.text
     assert "✗ wrong" in read.text
     assert "✓ right" in read.text
     assert "P(next: jump)" in read.text
+
+
+def test_confused_clips_stand_beside_a_right_one_of_the_class_they_were_taken_for(root: Path) -> None:
+    read = report(root / "run")
+    captions = [word for word in read.words if ", taken for " in word or word.startswith("for comparison: ")]
+    scores = Scores.load(root / "run" / "scores" / "test-25-step.npz")
+    values, answers = probabilities(scores), predictions(scores)
+    wrong = [n for n in range(6) if answers[n] != scores.labels[n]]
+    assert len(wrong) == 2
+    for n in wrong:
+        truth, answer = int(scores.labels[n]), int(answers[n])
+        assert f"{CLASSES[truth]} taken for {CLASSES[answer]}: 1 clip" in read.words
+        assert f"{CLASSES[truth]}, taken for {CLASSES[answer]}" in captions
+        said = f"P({CLASSES[answer]})\u00a0{values[n, answer]:.2f}, P({CLASSES[truth]})\u00a0{values[n, truth]:.2f}"
+        assert said in read.words
+        recognised = [m for m in range(6) if answers[m] == scores.labels[m] == answer]
+        if recognised:
+            assert f"for comparison: {CLASSES[answer]}, recognised" in captions
+            surest = max(recognised, key=lambda m: values[m, answer])
+            assert f"P({CLASSES[answer]})\u00a0{values[surest, answer]:.2f}" in read.words
+    # Nothing of the class is recognised, or nothing is confused.
+    labels = np.where(answers == answers[wrong[0]], (answers + 1) % 3, answers)
+    with_changes(scores, labels=labels).save(root / "run" / "scores" / "test-25-step.npz")
+    read = report(root / "run")
+    assert f"No clip of {CLASSES[answers[wrong[0]]]} was recognised." in read.words
+    with_changes(scores, labels=answers).save(root / "run" / "scores" / "test-25-step.npz")
+    assert "taken for" not in report(root / "run").text.replace("Most often taken for", "")
+
+
+def test_the_most_frequent_confusions_come_first() -> None:
+    counts = np.array([[9, 2, 0], [5, 0, 0], [0, 3, 7]])
+    assert most_frequent(counts, 2) == [(1, 0, 5), (2, 1, 3)]
+    assert most_frequent(counts, 9) == [(1, 0, 5), (2, 1, 3), (0, 1, 2)]
+
+
+def test_each_card_shows_who_decided_when(root: Path) -> None:
+    scores = scores_of(root)
+    read = report(root / "run")
+    # Two views a video, both of one moment.
+    assert not any(str(a.get("aria-label")).startswith("Margin over time") for a in read.all("div"))
+    logits = np.repeat(scores.logits[:, :1], 25, axis=1)
+    logits[0, :12, 1, scores.labels[0]] += 8
+    with_changes(scores, logits=logits).save(root / "run" / "scores" / "test-25-step.npz")
+    read = report(root / "run")
+    drawn = [str(a["aria-label"]) for a in read.all("div") if str(a.get("aria-label")).startswith("Margin over")]
+    assert len(drawn) == 6
+    assert "what each stream adds to the margin of the true class" in read.text
+    moved = scores_of(root)
+    truth = int(scores.labels[0])
+    other = int(np.argsort(-probabilities(moved)[0], kind="stable")[1])
+    assert f"When: ↑\u00a0for {CLASSES[truth]}, ↓\u00a0for {CLASSES[other]}" in read.words
+    mean = margins(moved, 0, truth, other)["motion"].mean()
+    assert any(f"{moved.videos[0]}: " in words and f"motion {mean:+.2f} on average" in words for words in drawn)
+    svg = lines_over_time({"appearance": [1, -2], "motion": [0.5, 0.5]})
+    Reader(svg)
+    assert {"var(--appearance)", "var(--motion)"} <= set(re.findall(r"var\(--\w+\)", svg))
 
 
 def test_curves_data_and_provenance_are_there(root: Path) -> None:
@@ -389,7 +448,7 @@ def test_flow_that_has_moved_leaves_the_frames_of_the_videos(root: Path) -> None
     config.write_text(re.sub("store: .*", "store: /nowhere/flow", config.read_text()))
     read = report(root / "run")
     assert "The flow store is no longer at /nowhere/flow, so clips are shown without their flow." in read.text
-    assert len(read.all("img")) == 6 * 4 + 3
+    assert len(read.all("img")) == 6 * 4 + 4 * 2 + 3
     assert not any("optical flow" in str(a.get("aria-label")) for a in read.all("div"))
 
 
@@ -420,7 +479,7 @@ def test_videos_that_have_moved_are_named(root: Path) -> None:
     changed(root / "run" / "data.json", parts=data["parts"])
     read = report(root / "run")
     assert len(read.all("img")) == 0
-    assert read.text.count("No pictures: /nowhere/") == 6 + 3
+    assert read.text.count("No pictures: /nowhere/") == 6 + 4 + 3
 
 
 def test_scored_videos_that_the_data_do_not_list_are_named(root: Path) -> None:

@@ -16,7 +16,7 @@ FORMAT = "twostream-attribution-1"
 
 Method = Literal["gradcam", "integrated_gradients"]
 METHODS: tuple[Method, ...] = get_args(Method)
-TITLES: Mapping[Method, str] = {"gradcam": "Grad-CAM", "integrated_gradients": "integrated gradients"}
+TITLES: Mapping[Method, str] = {"gradcam": "Grad-CAM", "integrated_gradients": "Integrated gradients"}
 
 SHOWN = "as shown"
 """The key of the logits of a clip as it is; the others are ``without`` and a stream, or both."""

@@ -41,7 +41,8 @@ class CellGrid:
         """The middle of the first cell, across and down, and the step from one to the next, in px.
 
         Measured in the middle of a picture so large that no edge is near: of one cell the mean place of the pixels that
-        change it, weighted by the square of how much they do.
+        change it, weighted by the square of how much they do. In a very deep network that place is blurred, but the
+        first cell looks at no place before the picture and at none that the second one should.
         """
         generator = torch.Generator().manual_seed(0)
         shape = (_PROBES, self._channels, _PROBE_SIDE, _PROBE_SIDE)
@@ -56,7 +57,7 @@ class CellGrid:
         places = torch.arange(_PROBE_SIDE, dtype=weight.dtype, device=weight.device) + 0.5
         step = _PROBE_SIDE / n
         x, y = (float((weight.sum(d) * places).sum() / weight.sum()) - n // 2 * step for d in (0, 1))
-        return (x, y), step
+        return (min(max(x, 0.0), step), min(max(y, 0.0), step)), step
 
 
 __all__ = ["CellGrid"]

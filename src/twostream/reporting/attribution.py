@@ -102,7 +102,7 @@ def _key(method: Method) -> Markup:
     words = (
         f"{_READ[method]} Orange spoke for the named class, blue against it; in each stream the strongest place "
         "of the clip has the full colour, so colours do not compare between streams or clips. The tables do: they say "
-        "how probable the class still is when a stream is silenced."
+        "how probable the class still is when a stream is silenced. Dark is what the network was not shown."
     )
     return tag("div", scale, tag("p", words), class_="key scale")
 
@@ -130,9 +130,10 @@ def _added_up(found: Attribution, asked: str) -> str:
 
 def _silenced(found: Attribution, classes: Sequence[str], truth: int, name: str) -> Markup:
     columns = list(dict.fromkeys(k for k in (found.label, truth) if k >= 0))
-    names = {SHOWN: "as shown", without(*found.streams): "silence"}
+    names = {SHOWN: "as shown"}
     if len(found.streams) > 1:
         names |= {without(stream): f"without the {_READS[stream]}" for stream in found.streams}
+    names[without(*found.streams)] = "silence"
     rows = [
         (
             said,
