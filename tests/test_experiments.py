@@ -198,7 +198,15 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"variants": {"a": {"data": {"folder": "x"}}}}, r"variants\.a: data is a path or {motion_shapes"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [1, 1]}, r"seeds names one of \[1, 1\] twice"),
-        ({"splits": ["one"]}, "splits must be a list, each a whole number"),
+        ({"splits": ["one"]}, "splits: split is a number from 1 on, or leave-03-of-01-10"),
+        ({"splits": 1}, "splits must be a list, each a whole number or a text, got 1"),
+        ({"splits": [1, "leave-03-of-01-10"]}, "splits: numbered splits and folds do not make one mean"),
+        ({"splits": ["leave-11-of-01-10"]}, "splits: leave-11-of-01-10: group 11 is not in the range from 1 to 10"),
+        ({"splits": ["leave-2-of-1-3", "leave-2-of-1-4"]}, "would count twice; left out more than once: 2"),
+        ({"splits": {"leave_one_out": [10, 1]}}, "splits: leave_one_out is a range of group numbers from low to high"),
+        ({"splits": {"leave_one_out": [3, 3]}}, "splits: leave-03-of-03-03: with one group left out of one, none"),
+        ({"splits": {"leave_one_out": 10}}, r"splits is a list, or {leave_one_out: \[1, 10\]} for a range of groups"),
+        ({"splits": {"leave_one_out": [1, 2], "x": 1}}, "splits is a list, or {leave_one_out"),
         ({"name": "../x"}, "name: '../x' names files"),
         ({"baseline": "lat"}, "no variant is called 'lat'; did you mean late?"),
         ({"baseline": "xyz"}, "no variant is called 'xyz'; there are late"),
@@ -594,6 +602,38 @@ def test_one_seed_is_spread_over_splits(write: Callable[..., Path], tmp_path: Pa
     assert line.spread_over == "splits"
     assert (appearance.label, motion.top1) == ("late, appearance alone", 0.75)
     assert "± 0.354 over splits" in table_markdown(make_table(suite, tmp_path))
+
+
+def test_folds_count_by_their_videos(write: Callable[..., Path], tmp_path: Path) -> None:
+    suite = Suite.load(
+        write(data="clips", splits={"leave_one_out": [9, 10]}, seeds=[0, 1], baseline="late", references=["chance"])
+    )
+    assert suite.splits == ("leave-09-of-09-10", "leave-10-of-09-10")
+    assert suite.rows()[0].name == "late-seed0-leave-09-of-09-10"
+    assert suite.rows()[0].config.split == "leave-09-of-09-10"
+    folder = SuiteFolder(suite, tmp_path)
+    # Class a: one of one right, then none of one; class b: nothing, then two of two.
+    for row, hits in zip(suite.rows(), ([1], [0, 1, 0, 1, 1, 1], [1], [1, 1, 1, 1, 1, 1]), strict=True):
+        finished = finish(folder, row, some_scores([bool(hit) for hit in hits]))
+    reference = replace(finished, variant="chance", figures=chance(2), streams={}, scores_file=None, seed=None)
+    for split in suite.splits:
+        reference.save(folder.reference_file("chance", "clips", str(split)))
+    assert (folder.path / "references" / "chance-clips-leave-09-of-09-10.json").is_file()
+    guess, line = make_table(suite, tmp_path).lines
+    assert (guess.top1, guess.mean_class) == (0.5, 0.5)
+    assert line.splits == pytest.approx({"leave-09-of-09-10": 1.0, "leave-10-of-09-10": 5 / 6})
+    assert line.top1 == pytest.approx(12 / 14)
+    # a: 1, then 1 of 3, with the other seed 1, then 3 of 3; b: 3 of 3 twice.
+    assert line.mean_class == pytest.approx((6 / 8 + 1) / 2)
+    assert line.spread_over == "seeds"
+    assert line.spread == pytest.approx(np.std([5 / 7, 1], ddof=1))
+    text = table_markdown(suite, tmp_path)
+    assert "|  | group 9 | group 10 | mean | spread |" in text
+    assert "| late | 1.000 | 0.833 | 0.857 | ± 0.202 over seeds | 0.875 |" in text
+    assert "the mean counts the videos of all of them together" in text
+    one = Suite.load(write(data="clips", splits=["leave-10-of-9-10", "leave-9-of-9-10"]))
+    assert "over folds" in table_markdown(one, tmp_path)
+    assert Suite.load(write(data="clips", splits=["2", 1])).splits == (2, 1)
 
 
 def test_several_data_have_a_column(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_the_summary_is_what_evaluate_prints() -> None:
         "top5": 1.0,
         "mean_class": pytest.approx(2 / 3),
         "per_class": {"c0": 0.5, "c1": 1.0, "c2": 0.5, "c3": None},
+        "per_class_videos": {"c0": 2, "c1": 1, "c2": 2, "c3": 0},
     }
 
 
@@ -191,6 +192,7 @@ def test_nothing_to_judge_gives_nothing() -> None:
         "top5": None,
         "mean_class": None,
         "per_class": {"c0": None, "c1": None},
+        "per_class_videos": {"c0": 0, "c1": 0},
     }
     assert math.isnan(log_loss(unknown))
     empty = scores(np.zeros((0, 2)))

@@ -23,6 +23,7 @@ from twostream.checkpoint import LoadedModel, load_model
 from twostream.clip import Scores
 from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.items import VideoItem, first_few
+from twostream.data.leave_one_out import split_name
 from twostream.data.preparation import prepare
 from twostream.errors import TwostreamError
 from twostream.evaluation.calibration import figures
@@ -235,8 +236,9 @@ def evaluate_run(
     """
     loaded, values = run.model(), run.config()
     annotations = run.annotations()
+    own_split = annotations.split
     items: Sequence[VideoItem] = annotations.parts[part]
-    if split is not None and str(split) != str(values["split"]):
+    if split is not None and split_name(split) != own_split:
         annotations = load_annotations(
             values["data"],
             split=split,
@@ -250,7 +252,7 @@ def evaluate_run(
         if known := [item.name for item in items if item.name in learned]:
             raise RunError(
                 f"{len(known)} of the {len(items)} {part} videos of split {split} were training videos of {run.path}, "
-                f"a run on split {values['split']}: {first_few(known)}. Train a run on split {split} instead"
+                f"a run on split {own_split}: {first_few(known)}. Train a run on split {split} instead"
             )
     if not items:
         raise RunError(f"{run.path}: its data has no {part} videos")
@@ -293,7 +295,8 @@ def evaluate_run(
         meta=meta,
         progress=progress,
     )
-    name = part if str(annotations.split) == str(values["split"]) else f"{part}{annotations.split}"
+    other = "" if annotations.split == own_split else annotations.split
+    name = f"{part}{'' if other.isdecimal() or not other else '-'}{other}"
     file = run.scores_file(name, protocol)
     scores.save(file)
     return Evaluation(scores, file, readable.unreadable, annotations.missing, temperature_for(loaded, scores))

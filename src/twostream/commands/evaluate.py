@@ -10,7 +10,9 @@ def evaluate(argv: Sequence[str]) -> int:
     parser = Parser("evaluate", evaluate.__doc__ or "")
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(
-        "--split", default=None, help="another split of the same data; refused where it holds training videos"
+        "--split",
+        default=None,
+        help="another split of the same data (2, leave-03-of-01-10); refused where it holds training videos",
     )
     parser.add_argument("--part", choices=("test", "val", "train"), default="test", help="which videos")
     parser.add_argument("--protocol", default="25-step", help="1-view, 10-step, 25-step, released_code, 25x10 or 10x3")

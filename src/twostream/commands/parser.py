@@ -45,7 +45,9 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that opens a data set."""
-    parser.add_argument("--split", default="1", help="number of the official split")
+    parser.add_argument(
+        "--split", default="1", help="number of the official split, or leave-03-of-01-10: group 3 of those from 1 to 10"
+    )
     parser.add_argument(
         "--videos", default=None, metavar="DIR", help="folder of the videos, where it is not beside the lists"
     )

@@ -9,6 +9,7 @@ from typing import Any
 from twostream.data.detection import read_listing
 from twostream.data.items import PARTS, DataError, VideoItem, counted, first_few
 from twostream.data.labels import LabelBase, check_class_names, resolve_labels
+from twostream.data.leave_one_out import Fold, split_number
 from twostream.data.listing import Listing, Row
 from twostream.data.splits import assign_groups, split_by_group, straddling
 from twostream.data.video_files import Located, locate
@@ -193,7 +194,8 @@ def load_annotations(
 
     Args:
         data: folder or file.
-        split: number of the official split; where the split is made here, each number is another draw.
+        split: number of the official split; where the split is made here, each number is another draw. Or
+            ``leave-03-of-01-10``: all listed videos together, tested on group 3, trained on the others of 1 to 10.
         videos: folder under which the listed videos lie, where that is not ``data`` or a folder in it.
         allow_missing: leave listed videos out that are not there, instead of refusing.
         seed: of the split that is made here.
@@ -205,11 +207,14 @@ def load_annotations(
         DataError: see the message; it names the file, the line, and what would do.
     """
     data = Path(data)
-    number = _split_number(split)
+    fold = Fold.parse(split)
+    number = None if fold else split_number(split)
     if videos is not None and not Path(videos).is_dir():
         raise DataError(f"{videos}: no such folder of videos")
     listing = read_listing(data, number, None if videos is None else Path(videos))
-    if not listing.split and number != 1 and any(row.part == "test" for row in listing.rows):
+    if fold:
+        listing = fold.apply(listing)
+    elif not listing.split and number != 1 and any(row.part == "test" for row in listing.rows):
         raise DataError(f"{data}: names its own test part, so there is only split 1, not {number}")
     labels, classes, label_notes = _labels(listing, label_base)
     check_class_names(classes)
@@ -231,7 +236,7 @@ def load_annotations(
     out: Counter[int] = Counter()
     if loose or (parts["train"] and not sum(listed["test"])):
         try:
-            kept, held_out, how = split_by_group(loose or parts["train"], test_fraction, (seed, number))
+            kept, held_out, how = split_by_group(loose or parts["train"], test_fraction, (seed, number or 1))
         except DataError as error:
             if not parts["val"]:
                 raise
@@ -260,13 +265,6 @@ def load_annotations(
         notes=tuple(dict.fromkeys(notes)),
         warnings=tuple(warnings),
     )
-
-
-def _split_number(split: str | int) -> int:
-    text = str(split).strip()
-    if not (text.isdecimal() and int(text) > 0):
-        raise DataError(f"split is a number from 1 on, got {split!r}")
-    return int(text)
 
 
 def _labels(listing: Listing, label_base: LabelBase) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:

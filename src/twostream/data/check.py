@@ -94,7 +94,7 @@ def check(
 
     Args:
         data: a data set, a folder of loose videos, a video file, or several of the last two.
-        split: number of the split, where the data set has several.
+        split: number of the split, where the data set has several; or a fold, as in :func:`load_annotations`.
         videos: folder under which listed videos lie, where that is not in the data set.
         allow_missing: missing listed videos are no problem.
         workers: processes.

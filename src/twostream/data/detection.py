@@ -1,5 +1,6 @@
 """Which format a data set is in, seen from what is there, and its reading by the reader of that format."""
 
+import itertools
 import os
 import posixpath
 import re
@@ -16,12 +17,12 @@ from twostream.data.official_lists import is_hmdb51_list, is_ucf101_list, read_h
 from twostream.data.video_files import VIDEO_SUFFIXES, is_video_name, natural_key
 
 
-def read_listing(data: Path, split: int, videos: Path | None) -> Listing:
+def read_listing(data: Path, split: int | None, videos: Path | None) -> Listing:
     """What the data set names, in whatever format.
 
     Args:
         data: a folder, a CSV file or a text list.
-        split: number of the split, for formats that have several.
+        split: number of the split, for formats that have several; None: the rows of all of them, one after the other.
         videos: folder that listed names are meant from, where that is not where the lists are.
 
     Raises:
@@ -50,7 +51,7 @@ def read_listing(data: Path, split: int, videos: Path | None) -> Listing:
     )
 
 
-def _read_folder(data: Path, split: int, videos: Path | None) -> Listing:
+def _read_folder(data: Path, split: int | None, videos: Path | None) -> Listing:
     for folders in ([data], [data / name for name in _entries(data, folders=True)]):
         found = [(folder, kind) for folder in folders for kind in _kinds(folder)]
         if len(found) > 1:
@@ -103,7 +104,7 @@ def _kinds(folder: Path) -> list[str]:
     return sheets
 
 
-def _read_lists(folder: Path, base: Path, kind: str, split: int) -> Listing:
+def _read_lists(folder: Path, base: Path, kind: str, split: int | None) -> Listing:
     if kind == "UCF101 lists":
         return read_ucf101(folder, base, split)
     if kind == "HMDB51 lists":
@@ -113,10 +114,10 @@ def _read_lists(folder: Path, base: Path, kind: str, split: int) -> Listing:
     suffix, read = (".txt", read_text_list) if kind == "text lists" else (".csv", read_csv)
     by_part = _by_part(_entries(folder, folders=False), suffix, folder)
     numbers = {_split_in(path.name) for paths in by_part.values() for path in paths}
-    wanted = None if numbers == {None} else split
+    wanted = numbers if split is None or numbers == {None} else {split}
     listings = []
-    for part, paths in by_part.items():
-        of_split = [path for path in paths if _split_in(path.name) == wanted]
+    for (part, paths), number in itertools.product(by_part.items(), sorted(wanted, key=str)):
+        of_split = [path for path in paths if _split_in(path.name) == number]
         # Lists of frame folders lie beside those of videos in mmaction2's data sets and say the same.
         chosen = [path for path in of_split if "rawframes" not in path.name.lower()] or of_split
         if len(chosen) > 1:
@@ -128,7 +129,7 @@ def _read_lists(folder: Path, base: Path, kind: str, split: int) -> Listing:
     if not listings:
         known = sorted(str(number) for number in numbers if number is not None)
         raise DataError(f"{folder}: there is no split {split}; the lists are for split {', '.join(known)}")
-    return merge(listings, kind, "" if wanted is None else str(split))
+    return merge(listings, kind, "" if split is None or wanted == {None} else str(split))
 
 
 def _words(name: str) -> list[str]:

@@ -1,6 +1,8 @@
 """The list files of UCF101 (and all data sets that use its syntax) and of HMDB51."""
 
+import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from twostream.data.items import PARTS, DataError, counted, first_few
@@ -22,11 +24,11 @@ def is_hmdb51_list(name: str) -> bool:
     return bool(_HMDB_LIST.fullmatch(name))
 
 
-def read_ucf101(folder: Path, base: Path, split: int) -> Listing:
+def read_ucf101(folder: Path, base: Path, split: int | None) -> Listing:
     """Read ``classInd.txt``, ``trainlistNN.txt`` and ``testlistNN.txt``, and ``vallistNN.txt`` where there is one.
 
     A line is ``Class/video.avi 3``, or without the number, which is then that of the folder's class. Class numbers
-    are those of ``classInd.txt``; UCF101's begin at 1.
+    are those of ``classInd.txt``; UCF101's begin at 1. Without a number the rows of all splits follow each other.
 
     Raises:
         DataError: no ``classInd.txt``, no such split, a line or a label that does not fit.
@@ -44,15 +46,12 @@ def read_ucf101(folder: Path, base: Path, split: int) -> Listing:
     for entry in files.values():
         if match := _UCF_LIST.fullmatch(entry.name):
             lists.setdefault(int(match[2]), {})[match[1].lower()] = entry
-    chosen = lists.get(split)
-    if chosen is None:
-        raise DataError(f"{folder}: there is no split {split}; the lists are for {_splits(lists)}")
     ordered = sorted(numbers)
     index = {number: position for position, number in enumerate(ordered)}
     by_name = {name: index[number] for number, name in numbers.items()}
     rows: list[Row] = []
-    for part in (part for part in PARTS if part in chosen):
-        path = chosen[part]
+    of_parts = itertools.product(_chosen(folder, lists, split).values(), PARTS)
+    for path, part in ((chosen[part], part) for chosen, part in of_parts if part in chosen):
         lines, note = read_lines(path)
         notes += [note] * bool(note)
         for line_number, line in lines:
@@ -62,7 +61,7 @@ def read_ucf101(folder: Path, base: Path, split: int) -> Listing:
     base_number = ordered[0]
     notes.append(f"class numbers begin at {base_number} (classInd.txt)")
     classes = tuple(numbers[number] for number in ordered)
-    return Listing("UCF101 lists", base, tuple(rows), classes, tuple(notes), split=str(split))
+    return Listing("UCF101 lists", base, tuple(rows), classes, tuple(notes), split=str(split or ""))
 
 
 def _class_numbers(path: Path) -> tuple[dict[int, str], list[str]]:
@@ -109,10 +108,11 @@ def _ucf_line(line: str, where: str, index: dict[int, int], by_name: dict[str, i
     return video, index[number]
 
 
-def read_hmdb51(folder: Path, base: Path, split: int) -> Listing:
+def read_hmdb51(folder: Path, base: Path, split: int | None) -> Listing:
     """Read ``<class>_test_split<n>.txt``: lines of ``name 0|1|2``, where 1 is train, 2 test and 0 unused.
 
-    Classes are in alphabetical order, which is the order of their files. Videos lie in a folder per class.
+    Classes are in alphabetical order, which is the order of their files. Videos lie in a folder per class. Without a
+    number the rows of all splits follow each other.
 
     Raises:
         DataError: no such split, a class without a list of this split, a line that does not fit.
@@ -123,16 +123,15 @@ def read_hmdb51(folder: Path, base: Path, split: int) -> Listing:
     for entry in folder.iterdir():
         if (match := _HMDB_LIST.fullmatch(entry.name)) and not entry.name.startswith("."):
             lists.setdefault(int(match[2]), {})[match[1]] = entry
-    chosen = lists.get(split)
-    if chosen is None:
-        raise DataError(f"{folder}: there is no split {split}; the lists are for {_splits(lists)}")
     classes = tuple(sorted({name for of_split in lists.values() for name in of_split}, key=natural_key))
-    if absent := [f"{name}_test_split{split}.txt" for name in classes if name not in chosen]:
-        raise DataError(f"{folder}: other splits name more classes; missing for this one: {first_few(absent)}")
     rows: list[Row] = []
     notes: list[str] = []
     unused = 0
-    for label, name in enumerate(classes):
+    chosen_lists = _chosen(folder, lists, split)
+    for number, chosen in chosen_lists.items():
+        if absent := [f"{name}_test_split{number}.txt" for name in classes if name not in chosen]:
+            raise DataError(f"{folder}: other splits name more classes; missing for this one: {first_few(absent)}")
+    for chosen, (label, name) in itertools.product(chosen_lists.values(), enumerate(classes)):
         lines, note = read_lines(chosen[name])
         notes += [note] * bool(note)
         for line_number, line in lines:
@@ -146,9 +145,19 @@ def read_hmdb51(folder: Path, base: Path, split: int) -> Listing:
                 rows.append(Row(f"{name}/{clean_name(match[1])}", label, part, where))
             else:
                 unused += 1
-    notes.append(f"in neither part of this split: {counted(unused, 'listed video')}")
-    return Listing("HMDB51 lists", base, tuple(rows), classes, tuple(notes), official=True, split=str(split))
+    if split is not None:
+        notes.append(f"in neither part of this split: {counted(unused, 'listed video')}")
+    return Listing("HMDB51 lists", base, tuple(rows), classes, tuple(notes), official=True, split=str(split or ""))
 
 
-def _splits(lists: dict[int, dict[str, Path]]) -> str:
+def _chosen(folder: Path, lists: Mapping[int, dict[str, Path]], split: int | None) -> dict[int, dict[str, Path]]:
+    """The lists of the split that is asked for, or of each that there is, by its number."""
+    if split is None:
+        return {number: lists[number] for number in sorted(lists)}
+    if split not in lists:
+        raise DataError(f"{folder}: there is no split {split}; the lists are for {_splits(lists)}")
+    return {split: lists[split]}
+
+
+def _splits(lists: Mapping[int, dict[str, Path]]) -> str:
     return f"split {', '.join(str(number) for number in sorted(lists))}" if lists else "no split at all"

@@ -76,6 +76,12 @@ def assign_groups(items: Sequence[VideoItem]) -> Groups:
     return Groups(tuple(groups), _how(items, groups, sources, len(merged)), certain)
 
 
+def numbered_group(video: str) -> int | None:
+    """The number of ``_gNN_`` in a video's name; None where it has none."""
+    match = _NUMBERED_GROUP.search(_stem(video))
+    return int(match[1]) if match else None
+
+
 def _stem(video: str) -> str:
     return without_suffix(posixpath.basename(video))
 
@@ -86,8 +92,8 @@ def _is_stretch(item: VideoItem) -> bool:
 
 def _by_name(item: VideoItem, numberings: frozenset[str]) -> tuple[str, str]:
     video, stem = item.video, _stem(item.video)
-    if match := _NUMBERED_GROUP.search(stem):
-        return f"g{int(match[1]):02d}", "number"
+    if (number := numbered_group(video)) is not None:
+        return f"g{number:02d}", "number"
     if match := _HMDB51_NAME.fullmatch(stem):
         action = posixpath.basename(posixpath.dirname(video))
         return match[1].removesuffix(f"_{action}"), "source"

@@ -183,7 +183,8 @@ def summary(
     ``videos`` counts the judged ones and ``unlabelled`` those left out because their true class is unknown.
     """
     merge: dict[str, Any] = {"stream_weights": stream_weights, "order": order}
-    judged = int((scores.labels >= 0).sum())
+    of_class = np.bincount(scores.labels[scores.labels >= 0], minlength=len(scores.classes))
+    judged = int(of_class.sum())
     return {
         "protocol": scores.meta.get("protocol"),
         "split": scores.meta.get("split"),
@@ -196,6 +197,7 @@ def summary(
             name: _or_none(value)
             for name, value in zip(scores.classes, per_class_accuracy(scores, **merge).tolist(), strict=True)
         },
+        "per_class_videos": dict(zip(scores.classes, of_class.tolist(), strict=True)),
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from twostream.data.leave_one_out import Fold
 from twostream.experiments.evidence import Finding
 from twostream.experiments.suite import MotionShapes, Suite
 from twostream.experiments.table import Table, Versus
@@ -28,7 +29,7 @@ def grid(table: Table) -> list[list[str]]:
     several = len({line.data for line in table.lines}) > 1
     splits = [str(split) for split in suite.splits]
     compared = any(line.versus for line in table.lines)
-    header = ["", *(["data"] if several else []), *(f"split {split}" for split in splits)]
+    header = ["", *(["data"] if several else []), *(_heading(split) for split in splits)]
     header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "steps", "training", "rows"]
     header += [f"against {suite.baseline}"] if compared else []
     shown = _short_names(suite)
@@ -53,6 +54,8 @@ def explanation(table: Table) -> str:
     suite = table.suite
     over = f", mean over {len(suite.seeds)} seeds" if len(suite.seeds) > 1 else ""
     explained = [f"Top-1 on the test videos by the protocol {suite.protocol}{over}."]
+    if suite.leaves_one_out:
+        explained.append("Each group is left out once; the mean counts the videos of all of them together.")
     if any(row.after for row in suite.rows()):
         explained.append("Steps and time of training count all stages.")
     compared = [line.versus for line in table.lines if line.versus]
@@ -102,6 +105,11 @@ def _piped(rows: list[list[str]], *, right: bool) -> list[str]:
     header, *rows = [[cell.replace("|", "\\|") for cell in cells] for cells in rows]
     rule = ["---", *("---:" if right else "---" for _ in header[1:])]
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def _heading(split: str) -> str:
+    fold = Fold.parse(split)
+    return f"group {fold.test}" if fold else f"split {split}"
 
 
 def _number(value: float | None, absent: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from twostream.clip import Scores
+from twostream.data.leave_one_out import split_label
 from twostream.evaluation.metrics import one_stream, summary
 from twostream.evaluation.statistics import accuracy_interval
 from twostream.experiments.hits import Hits
@@ -44,7 +45,7 @@ class Finished:
         suite: its name.
         variant: of the row, or the name of the reference.
         seed: None for a reference, which has none.
-        split: number of the split.
+        split: number of the split, or name of the fold.
         data: what the data are called.
         asked: all that the figures depend on, as asked for, by dotted key.
         digest: of what was asked.
@@ -142,7 +143,7 @@ class SuiteFolder:
 
     def reference_file(self, reference: str, data: str, split: str) -> Path:
         """The file of a reference on a split of some data."""
-        return self.path / "references" / f"{reference}-{data}-split{split}.json"
+        return self.path / "references" / f"{reference}-{data}-{split_label(split)}.json"
 
     def generated(self, shapes: MotionShapes) -> Path:
         """The folder of generated videos."""

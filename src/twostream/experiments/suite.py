@@ -13,7 +13,7 @@
       joined: {after: [looks, moves], model: st_resnet18}   # a run for each stream
       inflated: {images_after: spatial}             # from spatial's network on frames, as from image weights
     seeds: [0, 1]
-    splits: [1, 2, 3]
+    splits: [1, 2, 3]                  # or {leave_one_out: [1, 10]}: ten folds, each without one group of 1 to 10
     protocol: 25-step
     baseline: late                     # the variant that the others are compared with
     streams: true                      # each stream's votes alone as lines of their own
@@ -31,6 +31,7 @@ import importlib.resources
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -39,6 +40,8 @@ from typing import Any, Literal
 
 import torch
 
+from twostream.data.items import DataError, first_few
+from twostream.data.leave_one_out import Fold, folds_of, split_label, split_name
 from twostream.data.motion_shapes import Settings, settings_for
 from twostream.errors import TwostreamError, UsageError
 from twostream.evaluation.protocols import get_protocol
@@ -129,8 +132,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """``late-seed0-split1``, the name of its file."""
-        return f"{self.variant}-seed{self.seed}-split{self.split}"
+        """``late-seed0-split1`` or ``late-seed0-leave-03-of-01-10``, the name of its file."""
+        return f"{self.variant}-seed{self.seed}-{split_label(self.split)}"
 
     @property
     def run_name(self) -> str:
@@ -183,7 +186,7 @@ class Suite:
             starts.
         data: a path, videos to be generated, or None: named on the command line.
         base: keys of a training run that all variants share.
-        seeds, splits: every variant is run on each pair of them.
+        seeds, splits: every variant is run on each pair of them. Splits are numbers, or all of them folds.
         protocol: how runs are judged.
         baseline: the variant that the others are compared with.
         streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
@@ -200,7 +203,7 @@ class Suite:
     data: str | MotionShapes | None = None
     base: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
-    splits: tuple[int, ...] = (1,)
+    splits: tuple[int | str, ...] = (1,)
     protocol: str = "25-step"
     baseline: str | None = None
     streams: bool = False
@@ -227,10 +230,17 @@ class Suite:
         if data is not None and not open_data:
             raise UsageError(f"{path} names its own data; --data is for suites that leave them open")
         values["data"] = str(data) if data is not None else _source_of_videos(values.get("data"), f"{path}: data")
+        if "splits" in values:
+            values["splits"] = _splits(values["splits"], f"{path}: splits")
         given = {"data": values.pop("data"), "source": str(suite), "open_data": open_data}
         read = build(cls, values, str(path), given=given)
         read._check()
         return read
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether the splits are folds, which count together: accuracy is then that over the videos of all of them."""
+        return not isinstance(self.splits[0], int)
 
     def rows(self) -> tuple[Row, ...]:
         """All rows, variant by variant, seed by seed, split by split.
@@ -238,7 +248,7 @@ class Suite:
         Raises:
             SuiteError: keys of a variant that no training run has, or values that do not fit.
         """
-        rows: dict[tuple[str, int, int], Row] = {}
+        rows: dict[tuple[str, int, int | str], Row] = {}
         for variant, seed, split in itertools.product(self.variants, self.seeds, self.splits):
             place = f"{self.source}: variants.{variant}"
             keys = dict(self.variants[variant])
@@ -349,6 +359,31 @@ def data_name(data: "str | MotionShapes | None") -> str | None:
     if isinstance(data, MotionShapes):
         return data.name
     return None if data is None else Path(data).resolve().name
+
+
+def _splits(value: Any, place: str) -> Any:
+    """``splits:`` of a file as numbers or names of folds; ``{leave_one_out: [1, 10]}`` as ten of these."""
+    try:
+        if isinstance(value, Mapping):
+            match value:
+                case {"leave_one_out": [int(first), int(last)]} if len(value) == 1 and first >= 0:
+                    return [str(fold) for fold in folds_of(first, last)]
+            raise SuiteError(f"{place} is a list, or {{leave_one_out: [1, 10]}} for a range of groups, got {value!r}")
+        if not isinstance(value, list):
+            return value
+        names = [split_name(split) if isinstance(split, str) else split for split in value]
+    except DataError as error:
+        raise SuiteError(f"{place}: {error}") from error
+    # A numbered split is one number whichever way it is written; finished rows hold it as such.
+    splits = [int(name) if isinstance(name, str) and name.isdecimal() else name for name in names]
+    if len({isinstance(split, str) for split in splits}) > 1:
+        raise SuiteError(f"{place}: numbered splits and folds do not make one mean; take either, got {value!r}")
+    left_out = Counter(fold.test for split in splits if isinstance(split, str) and (fold := Fold.parse(split)))
+    if twice := [str(group) for group, count in left_out.items() if count > 1]:
+        raise SuiteError(
+            f"{place}: the videos of a group would count twice; left out more than once: {first_few(twice)}"
+        )
+    return splits
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

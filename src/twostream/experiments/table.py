@@ -8,6 +8,7 @@ from typing import Any
 
 from twostream.clip import ScoresError
 from twostream.experiments.evidence import Answers, Finding, accuracy_bounds, difference, judge_claims, reserve
+from twostream.experiments.folds import pooled
 from twostream.experiments.rows import Finished, SuiteFolder, changes
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import Row, Suite
@@ -43,9 +44,9 @@ class Line:
         data: what the data are called.
         reference: whether it is one.
         splits: top-1 by split, mean over the seeds that are there; None where none is.
-        top1, mean_class: mean over the splits that are there.
+        top1, mean_class: mean over the splits that are there; of folds, over the videos of all of them.
         spread: standard deviation of top-1, ``spread_over`` "seeds" (of the mean over splits) or, with one seed,
-            "splits".
+            "splits" or "folds".
         rows, of: how many rows are there, and how many belong there.
         steps, training_seconds: optimiser steps and wall time of training, those of the runs that a row starts from
             included; mean over the rows that are there, and None where the file of such a run is not.
@@ -116,7 +117,7 @@ def make_table(suite: Suite, out: Path) -> Table:
         for variant in dict.fromkeys(row.variant for row in of_data):
             own = {row: there.get(row) for row in of_data if row.variant == variant}
             for stream in _streams(suite, own):
-                line = _line(own, variant, stream, data, there)
+                line = _line(own, variant, stream, data, there, folds=suite.leaves_one_out)
                 bounds = accuracy_bounds(answers.by_place([*own]), stream=stream)
                 versus = _versus(suite, of_data, own, answers, stream, notes)
                 lines.append(replace(line, interval=bounds, versus=versus))
@@ -167,14 +168,17 @@ def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row]) -> I
             figures = _figures(stream)
             means = {s: figures(finished)["top1"] if finished else None for s, finished in found.items()}
             of_class = [figures(finished).get("mean_class") for finished in there]
+            overall = {"top1": _mean(means.values()), "mean_class": _mean(of_class)}
+            if folder.suite.leaves_one_out:
+                overall = pooled(figures(finished) for finished in there)
             yield Line(
                 variant=reference,
                 stream=stream,
                 data=data,
                 reference=True,
                 splits=means,
-                top1=_mean(means.values()),
-                mean_class=_mean(of_class),
+                top1=overall["top1"],
+                mean_class=overall["mean_class"],
                 spread=None,
                 spread_over=None,
                 rows=len(there),
@@ -198,6 +202,8 @@ def _line(
     stream: str | None,
     data: str | None,
     all_there: Mapping[Row, Finished],
+    *,
+    folds: bool,
 ) -> Line:
     figures = _figures(stream)
     there = {row: figures(finished) for row, finished in own.items() if finished}
@@ -209,24 +215,29 @@ def _line(
     means = by_split("top1")
     # Only seeds that saw all splits can be compared with each other.
     seeds = {
-        seed: [values["top1"] for row, values in there.items() if row.seed == seed]
+        seed: [values for row, values in there.items() if row.seed == seed]
         for seed in dict.fromkeys(row.seed for row in there)
     }
-    whole = [fmean(values) for values in seeds.values() if len(values) == len(splits)]
+    overall = {key: _mean(by_split(key).values()) for key in ("top1", "mean_class")}
+    of_seeds = [values for values in seeds.values() if len(values) == len(splits)]
+    if folds:
+        overall = pooled(there.values())
+    whole = [pooled(v)["top1"] if folds else _mean(one["top1"] for one in v) for v in of_seeds]
+    of_all = [value for value in whole if value is not None]
     one_seed = [value for value in means.values() if value is not None]
     spread, over = None, None
-    if len(whole) > 1:
-        spread, over = stdev(whole), "seeds"
+    if len(of_all) > 1:
+        spread, over = stdev(of_all), "seeds"
     elif len(seeds) == 1 and len(one_seed) > 1:
-        spread, over = stdev(one_seed), "splits"
+        spread, over = stdev(one_seed), "folds" if folds else "splits"
     return Line(
         variant=variant,
         stream=stream,
         data=data,
         reference=False,
         splits=means,
-        top1=_mean(means.values()),
-        mean_class=_mean(by_split("mean_class").values()),
+        top1=overall["top1"],
+        mean_class=overall["mean_class"],
         spread=spread,
         spread_over=over,
         rows=len(there),

@@ -126,7 +126,8 @@ class TrainConfig:
     Attributes:
         data: a data set: folder per class, official lists with their videos, a CSV sheet, or a text list.
         out: the run folder; the same command continues an interrupted run there.
-        split: number of the official split, or the part's name where the data names its own.
+        split: number of the official split; or leave-03-of-01-10, which tests on group 3 and trains on the others of 1
+            to 10.
         videos: folder of the videos, where it is not beside the lists.
         allow_missing: go on without videos that the lists name but the disk lacks.
         allow_leak: accept a split with the same group on both sides.
