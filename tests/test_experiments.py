@@ -13,7 +13,8 @@ import yaml
 
 from twostream.checkpoint import LoadedModel, transfer
 from twostream.cli import main
-from twostream.clip import Scores
+from twostream.clip import Scores, ScoresError
+from twostream.commands.train import parse_train
 from twostream.data.annotations import load_annotations
 from twostream.data.items import DataError
 from twostream.data.motion_shapes import settings_for
@@ -22,6 +23,7 @@ from twostream.errors import UsageError
 from twostream.experiments import making
 from twostream.experiments import suite as suite_file
 from twostream.experiments.hits import Hits
+from twostream.experiments.joined_scores import join_votes
 from twostream.experiments.markdown import table_markdown
 from twostream.experiments.references import PENALTY, ceiling, chance, clip_shape, linear_model
 from twostream.experiments.rows import Finished, SuiteFolder, _processor, changes, figures_of, provenance, streams_of
@@ -85,13 +87,15 @@ def test_rows_of_shipped_suites_can_start_from_what_they_name(name: str) -> None
     if not any(row.after for row in variants.values()):
         return
 
-    def network(row: Row, width: int = 4) -> VideoModel:
+    def network(row: Row) -> VideoModel:
+        narrow = {"width": 4} if "width" in known_numbers(row.config.model) else {}
         return create_model(
-            row.config.model, num_classes=2, **{"size": row.config.size, **row.config.model_args, "width": width}
+            row.config.model, num_classes=2, **{"size": row.config.size, **row.config.model_args, **narrow}
         )
 
-    sources = {v: network(variants[v]) for v in {before.variant for row in variants.values() for before in row.after}}
-    for row in variants.values():
+    trained = [row for row in variants.values() if not row.as_scores]
+    sources = {v: network(variants[v]) for v in {before.variant for row in trained for before in row.after}}
+    for row in trained:
         for before in row.after:
             saved = LoadedModel(sources[before.variant], ("a", "b"), {}, Path(before.variant))
             streams = {part.split(".")[0] for part in transfer(network(row), saved, classes=["a", "b"]).loaded}
@@ -131,6 +135,36 @@ def test_a_suites_networks_are_checked_at_its_own_size(write: Callable[..., Path
     assert Suite.load(write(data="d", base=small)).rows()[0].config.size == 48
     with pytest.raises(SuiteError, match=r"the crop \(size=48\) does not fit into the stored short side \(resize=40\)"):
         Suite.load(write(data="d", base={**small, "model_args": {"width": 8, "resize": 40}}))
+
+
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
+def test_the_papers_suites_have_the_numbers_of_the_configurations(name: str) -> None:
+    """The configurations are no part of the package, so a suite cannot name them; it must say the same."""
+    configs = {path.stem: path for path in (Path(__file__).parents[1] / "configs").glob(f"{name}_*.yaml")}
+    for variant, file in {
+        "st_appearance": "st_resnet50_base_appearance",
+        "st_motion": "st_resnet50_base_motion",
+        "st_stage1": "st_resnet50_stage1",
+        "st_stage2": "st_resnet50_stage2",
+        "stpn_appearance": "stpn_bn_inception_base_appearance",
+        "stpn_motion": "stpn_bn_inception_base_motion",
+        "stpn_new_layers": "stpn_bn_inception_new_layers",
+        "stpn_whole": "stpn_bn_inception_whole",
+        **({"tsn_resnet50": "tsn_resnet50"} if name == "ucf101" else {}),
+    }.items():
+        rows = [row for row in Suite.load(name).rows() if row.variant == variant]
+        assert [row.config.split for row in rows] == [1, 2, 3]
+        path = configs.pop(f"{name}_{file}")
+        config = parse_train(["--config", str(path), "--data", "", "--out", ""])
+        if config.weights == "auto":  # there on the command line
+            assert rows[0].config.weights in ("weights/resnet50_caffe", "auto")
+            config = replace(config, weights=rows[0].config.weights)
+        # TSN's configuration leaves the estimator to its default.
+        config = replace(config, flow=replace(config.flow, estimator="tvl1"))
+        assert rows[0].config == config, variant
+    assert not configs, "a configuration that the suite has not"
+    tsn = [row.config for suite in ("ucf101", "hmdb51") for row in Suite.load(suite).rows() if "tsn" in row.variant]
+    assert len({str(replace(config, split=1)) for config in tsn}) == 1
 
 
 def test_late_fusion_on_ut_interaction_has_the_budget_of_what_it_is_compared_with() -> None:
@@ -211,6 +245,16 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"baseline": "lat"}, "no variant is called 'lat'; did you mean late?"),
         ({"baseline": "xyz"}, "no variant is called 'xyz'; there are late"),
         ({"protocol": "2-step"}, "protocol: no protocol is called '2-step'"),
+        ({"variants": {"a": {}, "b": {"scores_of": ["a"]}}}, "scores_of names two variants or more and stands alone"),
+        ({"variants": {"a": {}, "b": {"scores_of": ["a", "c"]}}}, "scores_of must name an earlier variant, or several"),
+        ({"variants": {"a": {}, "c": {}, "b": {"scores_of": ["a", "c"], "size": 64}}}, "stands alone, as it trains"),
+        (
+            {"variants": {"a": {}, "c": {"data": "e"}, "b": {"scores_of": ["a", "c"]}}},
+            "scores_of must be of the same data, got d, e",
+        ),
+        ({"published": [{"what": "x", "top1": 93.4, "source": "y", "certainty": "memory"}]}, "top1 is a share from 0"),
+        ({"published": [{"what": "x", "top1": 0.9, "source": "y", "certainty": "sure"}]}, "verified or secondary or"),
+        ({"published": [{"what": "x", "top1": 0.9, "certainty": "memory"}]}, "the key source is missing"),
         ({"references": ["luck"]}, "references must be a list, each chance or clip_shape or ceiling"),
         ({"data": {"motion_shapes": {"set": "wher"}}}, "there is no set 'wher'"),
         ({"data": {"motion_shapes": {"set": "where", "sise": 64}}}, "unknown key sise; did you mean size?"),
@@ -627,13 +671,97 @@ def test_folds_count_by_their_videos(write: Callable[..., Path], tmp_path: Path)
     assert line.mean_class == pytest.approx((6 / 8 + 1) / 2)
     assert line.spread_over == "seeds"
     assert line.spread == pytest.approx(np.std([5 / 7, 1], ddof=1))
-    text = table_markdown(suite, tmp_path)
+    text = table_markdown(make_table(suite, tmp_path))
     assert "|  | group 9 | group 10 | mean | spread |" in text
     assert "| late | 1.000 | 0.833 | 0.857 | ± 0.202 over seeds | 0.875 |" in text
     assert "the mean counts the videos of all of them together" in text
     one = Suite.load(write(data="clips", splits=["leave-10-of-9-10", "leave-9-of-9-10"]))
-    assert "over folds" in table_markdown(one, tmp_path)
+    assert "over folds" in table_markdown(make_table(one, tmp_path))
     assert Suite.load(write(data="clips", splits=["2", 1])).splits == (2, 1)
+
+
+def one_vote(stream: str, hits: list[bool], **meta: Any) -> Scores:
+    both = some_scores(hits)
+    return replace(both, logits=both.logits[:, :, :1], votes=((stream, 1),), meta={**both.meta, **meta})
+
+
+def test_scores_of_streams_trained_apart_are_joined(write: Callable[..., Path], tmp_path: Path) -> None:
+    variants = {
+        "looks": {"model": "spatial_resnet18"},
+        "moves": {"model": "temporal_resnet18"},
+        "late": {"scores_of": ["looks", "moves"]},
+    }
+    suite = Suite.load(write(data="clips", variants=variants, streams=True))
+    folder = SuiteFolder(suite, tmp_path)
+    looks, moves, late = suite.rows()
+    assert late.asked()["after.as_scores"] is True
+    assert "size" not in late.asked()
+    assert late.asked()["after.1.variant"] == "moves"
+    right = one_vote("appearance", [True, True, False, False])
+    finish(folder, looks, right)
+    failed = run_suite(suite, tmp_path, only=["late"], say=quiet)
+    assert "counts the votes of moves-seed0-split1, whose scores are not there yet" in failed[late.name]
+    assert "--only moves" in failed[late.name]
+    surer = one_vote("motion", [True, False, True, False])
+    finish(folder, moves, replace(surer, logits=2 * surer.logits), left_out={"x.mp4": "missing"})
+    assert run_suite(suite, tmp_path, only=["late"], say=quiet) == {}
+    finished = folder.finished(late)
+    assert finished is not None
+    assert finished.figures["top1"] == 0.5  # the surer one decides
+    assert {stream: figures["top1"] for stream, figures in finished.streams.items()} == {
+        "appearance": 0.5,
+        "motion": 0.5,
+    }
+    assert finished.left_out == {"x.mp4": "missing"}
+    scores = Scores.load(folder.path / str(finished.scores_file))
+    assert (scores.votes, scores.logits.shape) == ((("appearance", 1), ("motion", 1)), (4, 1, 2, 2))
+    lines = {line.label: line for line in make_table(suite, tmp_path).lines}
+    assert lines["late"].steps == 6, "the steps of both streams"
+    assert lines["late, motion alone"].top1 == 0.5
+    moves_file = folder.path / str(folder.finished(moves).scores_file)  # type: ignore[union-attr]
+    moves_file.unlink()
+    assert "whose scores are not" in run_suite_anew(suite, folder, late)[late.name]
+
+
+def run_suite_anew(suite: Suite, folder: SuiteFolder, row: Row) -> dict[str, str]:
+    folder.row_file(row).unlink()
+    return run_suite(suite, folder.out, only=[row.variant], say=quiet)
+
+
+def test_scores_that_cannot_be_joined() -> None:
+    first = one_vote("appearance", [True] * 4)
+    with pytest.raises(
+        ScoresError, match="each stream can vote once, and these scores are of the streams appearance, app"
+    ):
+        join_votes([first, first])
+    with pytest.raises(ScoresError, match="different protocols"):
+        join_votes([first, one_vote("motion", [True] * 4, protocol="25-step")])
+    with pytest.raises(ScoresError, match="videos"):
+        join_votes([first, one_vote("motion", [True] * 5)])
+
+
+def test_published_figures_stand_beside_and_say_how_sure_they_are(write: Callable[..., Path], tmp_path: Path) -> None:
+    published = [
+        {"what": "Theirs", "top1": 0.934, "source": "a table", "certainty": "secondary"},
+        {"what": "Others'", "top1": 0.9, "source": "their paper", "certainty": "memory"},
+        {"what": "Third", "top1": 0.8, "source": "table 2", "certainty": "verified"},
+    ]
+    suite = Suite.load(write(data="clips", splits=[1, 2], published=published))
+    finish(SuiteFolder(suite, tmp_path), suite.rows()[0], some_scores([True] * 4))
+    text = table_markdown(make_table(suite, tmp_path))
+    assert "| late | 1.000 | missing | 1.000 |" in text
+    assert "| *Theirs, published (as another publication cites it)* |  |  | 0.934 |  |" in text
+    assert "| *Others', published (from memory, unverified)* |  |  | 0.900 |" in text
+    assert "| *Third, published (read in the publication)* |  |  | 0.800 |" in text
+    assert "- published, not made here: Theirs 0.934, as another publication cites it (a table)" in text
+    assert table_json(make_table(suite, tmp_path))["published"][1] == {
+        **published[1],
+        "sureness": "from memory, unverified",
+    }
+    one = Suite.load(write(data="clips", published=published))
+    assert "| *Theirs, published (as another publication cites it)* | 0.934 |  |" in table_markdown(
+        make_table(one, tmp_path)
+    )
 
 
 def test_several_data_have_a_column(write: Callable[..., Path], tmp_path: Path) -> None:

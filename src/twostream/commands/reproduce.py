@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from twostream.commands.parser import Parser, at_least
 from twostream.errors import UsageError
@@ -27,11 +28,34 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--redo", action="store_true", help="run rows anew that were finished with another configuration"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing: read all lists, open all clips, pass them through every network, save and load it",
+    )
+    parser.add_argument(
+        "--limit-clips",
+        type=at_least(1),
+        default=None,
+        metavar="N",
+        help="with --dry-run: so many of the clips go through each network's whole protocol; all by default",
+    )
+    parser.add_argument(
+        "--store", default=None, metavar="DIR", help="with --dry-run: keep the flow there; it is removed by default"
+    )
     parser.add_argument("--html", default=None, metavar="FILE", help="write table and claims as one page too")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
     if args.table and (args.only or args.seeds or args.splits or args.redo or args.jobs > 1):
         raise UsageError("--table runs nothing, so --only, --seeds, --splits, --jobs and --redo do not go with it")
+    if args.dry_run and (
+        args.only or args.seeds or args.splits or args.redo or args.table or args.html or args.jobs > 1
+    ):
+        raise UsageError(
+            "--dry-run tries the whole suite and runs nothing; only --limit-clips, --store and --json go with it"
+        )
+    if not args.dry_run and (args.limit_clips or args.store):
+        raise UsageError("--limit-clips and --store go with --dry-run")
     only, seeds, splits = _list(args.only), _seeds(args.seeds), _list(args.splits)
     from twostream import console
     from twostream.experiments.markdown import table_markdown
@@ -40,6 +64,8 @@ def reproduce(argv: Sequence[str]) -> int:
     from twostream.files import check_writable
 
     suite, out = Suite.load(args.suite, data=args.data), Path(args.out)
+    if args.dry_run:
+        return _dry_run(suite, args)
     if args.html:
         # Before a night's work, not after it.
         check_writable(args.html)
@@ -72,6 +98,26 @@ def reproduce(argv: Sequence[str]) -> int:
     for row, reason in failed.items():
         console.say(f"twostream reproduce: {row}: {reason}")
     return 1 if failed else 0
+
+
+def _dry_run(suite: Any, args: Any) -> int:
+    from twostream import console
+    from twostream.experiments.dry_run import dry_run
+
+    with console.progress_bar("dry run") as progress:
+        found = dry_run(
+            suite,
+            store=Path(args.store) if args.store else None,
+            limit_clips=args.limit_clips,
+            say=console.say,
+            progress=progress,
+        )
+    if args.json:
+        console.show_json(found.to_dict())
+    else:
+        for line in found.lines():
+            console.show(line)
+    return 0 if found.ok else 1
 
 
 def _list(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.reading import read_videos
 from twostream.errors import TwostreamError
 from twostream.experiments.hits import Hits
+from twostream.experiments.joined_scores import joined_row
 from twostream.experiments.references import ceiling, chance, clip_shape
 from twostream.experiments.rows import (
     Finished,
@@ -105,6 +106,8 @@ class Maker:
             return self._make(row)
 
     def _make(self, row: Row) -> Finished:
+        if row.as_scores:
+            return joined_row(self.folder, row)
         starts = tuple(self.start(before) for before in row.after)
         config = replace(
             row.config,

@@ -14,8 +14,8 @@ def table_markdown(table: Table) -> str:
     suite = table.suite
     header, *rows = grid(table)
     text = [f"### {suite.title}", "", explanation(table), ""]
-    for line, cells in zip(table.lines, rows, strict=True):
-        cells[0] = f"*{cells[0]}*" if line.reference else cells[0]
+    for beside, cells in zip(is_beside(table), rows, strict=True):
+        cells[0] = f"*{cells[0]}*" if beside else cells[0]
     text += _piped([header, *rows], right=True)
     if table.findings:
         text += ["", "#### Claims", "", claims_explanation(table), ""]
@@ -24,7 +24,7 @@ def table_markdown(table: Table) -> str:
 
 
 def grid(table: Table) -> list[list[str]]:
-    """The header and a row a line."""
+    """The header and a row a line, then what others print."""
     suite = table.suite
     several = len({line.data for line in table.lines}) > 1
     splits = [str(split) for split in suite.splits]
@@ -46,7 +46,17 @@ def grid(table: Table) -> list[list[str]]:
         cells += ["" if line.reference else f"{line.rows} of {line.of}"]
         cells += [_versus_text(line.versus)] if compared else []
         rows.append(cells)
+    mean = header.index("spread") - 1
+    for figure in suite.published:
+        cells = [f"{figure.what}, published ({figure.sureness})", *[""] * (len(header) - 1)]
+        cells[mean] = _number(figure.top1, "")
+        rows.append(cells)
     return rows
+
+
+def is_beside(table: Table) -> list[bool]:
+    """Of each row of the grid, whether it is no result of the suite: a reference, or what others print."""
+    return [*(line.reference for line in table.lines), *(True for _ in table.suite.published)]
 
 
 def explanation(table: Table) -> str:
@@ -86,8 +96,9 @@ def claims_explanation(table: Table) -> str:
 
 def notes(table: Table) -> list[str]:
     """What has to be said besides, and the command."""
+    published = [figure.note() for figure in table.suite.published]
     of_claims = [f"{finding.claim}: {finding.note}" for finding in table.findings if finding.note]
-    return [*table.notes, *of_claims, f"made by `{table.suite.command()}`"]
+    return [*published, *table.notes, *of_claims, f"made by `{table.suite.command()}`"]
 
 
 def _finding_cells(finding: Finding) -> Iterator[str]:

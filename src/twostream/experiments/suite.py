@@ -12,6 +12,7 @@
       longer: {after: late, trainer: {epochs: 20}}  # starts from late's run of the same seed and split
       joined: {after: [looks, moves], model: st_resnet18}   # a run for each stream
       inflated: {images_after: spatial}             # from spatial's network on frames, as from image weights
+      both: {scores_of: [looks, moves]}             # late fusion: their votes on every test video together, no training
     seeds: [0, 1]
     splits: [1, 2, 3]                  # or {leave_one_out: [1, 10]}: ten folds, each without one group of 1 to 10
     protocol: 25-step
@@ -21,6 +22,8 @@
     claims:                            # what the rows are to show, said before they are run
       - {claim: Two streams know more than one, better: late, worse: spatial}
       - {claim: Motion alone is enough, better: late, stream: motion, above: 0.5}   # or above: chance, ceiling
+    published:                         # what others print for the same splits, beside the own lines
+      - {what: ST-ResNet, top1: 0.934, source: its table 4, certainty: verified}
 
 Suites that come with the package are known by name.
 """
@@ -46,6 +49,7 @@ from twostream.data.motion_shapes import Settings, settings_for
 from twostream.errors import TwostreamError, UsageError
 from twostream.evaluation.protocols import get_protocol
 from twostream.experiments.claims import Claim, check_claims
+from twostream.experiments.published import Published
 from twostream.experiments.schema import SuiteError, build, keys_of, merged, read_yaml
 from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
@@ -119,6 +123,7 @@ class Row:
         protocol: how it is judged.
         after: the rows whose weights it starts from, one after the other.
         as_images: only its network on frames is taken, for the networks of both streams.
+        as_scores: nothing is trained: the votes of the rows in ``after`` are counted together.
     """
 
     variant: str
@@ -129,6 +134,7 @@ class Row:
     protocol: str
     after: "tuple[Row, ...]" = ()
     as_images: bool = False
+    as_scores: bool = False
 
     @property
     def name(self) -> str:
@@ -152,6 +158,8 @@ class Row:
     def asked(self) -> dict[str, Any]:
         """All that its figures depend on, as asked for, by dotted key."""
         asked = {key: value for key, value in flat(asdict(self.config)).items() if key not in _NO_MATTER}
+        if self.as_scores:
+            asked = {"seed": self.seed, "split": self.config.split, "after.as_scores": True}
         asked |= {"data": self.data_name, "protocol": self.protocol}
         if isinstance(self.data, MotionShapes):
             asked |= flat(asdict(self.data), "motion_shapes.")
@@ -183,13 +191,14 @@ class Suite:
         title: of its table.
         variants: by name, the keys that differ from ``base``; besides those of a training run ``data``, and ``after``
             or ``images_after``: the variant, or for ``after`` several, from whose run of the same seed and split it
-            starts.
+            starts; or ``scores_of`` alone: variants whose scores are fused.
         data: a path, videos to be generated, or None: named on the command line.
         base: keys of a training run that all variants share.
         seeds, splits: every variant is run on each pair of them. Splits are numbers, or all of them folds.
         protocol: how runs are judged.
         baseline: the variant that the others are compared with.
         streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
+        published: what others print, for lines of their own.
         references: what is put beside the rows: ``chance``; ``clip_shape``, a linear model on width, height and frame
             count; ``ceiling``, the best that any two streams can reach on generated videos.
         claims: what the rows are to show; said beforehand, and corrected for their number.
@@ -209,6 +218,7 @@ class Suite:
     streams: bool = False
     references: tuple[Reference, ...] = ()
     claims: tuple[Claim, ...] = ()
+    published: tuple[Published, ...] = ()
     source: str
     open_data: bool
 
@@ -253,16 +263,30 @@ class Suite:
             place = f"{self.source}: variants.{variant}"
             keys = dict(self.variants[variant])
             images_after = keys.pop("images_after", None)
-            after = keys.pop("after", images_after)
+            scores_of = keys.pop("scores_of", None)
+            if scores_of is not None and (
+                keys or images_after or not isinstance(scores_of, list) or len(scores_of) < 2
+            ):
+                raise SuiteError(
+                    f"{place}: scores_of names two variants or more and stands alone, as it trains nothing"
+                )
+            after = keys.pop("after", images_after if scores_of is None else scores_of)
             own = keys.pop("data", None)
             values = merged(keys_of(self.base, f"{self.source}: base"), keys)
             config = build(TrainConfig, values, place, given={"data": "", "out": "", "seed": seed, "split": split})
             before = [after] if isinstance(after, str) else [] if after is None else after
             if not isinstance(before, list) or any((name, seed, split) not in rows for name in before):
-                raise SuiteError(f"{place}: after must name an earlier variant, or several, got {after!r}")
+                key = "after" if scores_of is None else "scores_of"
+                raise SuiteError(f"{place}: {key} must name an earlier variant, or several, got {after!r}")
             if isinstance(images_after, list):
                 raise SuiteError(f"{place}: images_after names one variant, got {images_after!r}")
             sources = ["after", "images_after", "init"]
+            data = self.data if own is None else _source_of_videos(own, f"{place}: data")
+            if scores_of is not None:
+                of_data = {rows[name, seed, split].data_name: rows[name, seed, split].data for name in before}
+                if len(of_data) > 1:
+                    raise SuiteError(f"{place}: scores_of must be of the same data, got {', '.join(map(str, of_data))}")
+                (data,) = of_data.values()
             given = [key for key in sources if self.variants[variant].get(key) or (key == "init" and config.init)]
             if len(given) > 1:
                 raise SuiteError(f"{place}: {' and '.join(given)} both say where the weights come from; give one")
@@ -270,11 +294,12 @@ class Suite:
                 variant=variant,
                 seed=seed,
                 split=str(split),
-                data=self.data if own is None else _source_of_videos(own, f"{place}: data"),
+                data=data,
                 config=config,
                 protocol=self.protocol,
                 after=tuple(rows[name, seed, split] for name in before),
                 as_images=images_after is not None,
+                as_scores=scores_of is not None,
             )
         return tuple(rows.values())
 
@@ -313,8 +338,11 @@ class Suite:
             if isinstance(row.data, MotionShapes) and row.split != "1":
                 raise SuiteError(f"{path}: splits: generated videos have split 1 only, got {list(self.splits)}")
         variants = {row.variant: row for row in self.rows()}
-        streams = {}
+        streams: dict[str, tuple[str, ...]] = {}
         for row in variants.values():
+            if row.as_scores:
+                streams[row.variant] = tuple(stream for before in row.after for stream in streams[before.variant])
+                continue
             config = row.config
             numbers = ({"size": config.size} if config.size else {}) | config.model_args
             try:

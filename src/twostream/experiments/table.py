@@ -137,6 +137,7 @@ def table_json(table: Table) -> dict[str, Any]:
         "splits": [str(split) for split in suite.splits],
         "lines": [asdict(line) for line in table.lines],
         "claims": [asdict(finding) for finding in table.findings],
+        "published": [figure.to_dict() for figure in suite.published],
         "notes": list(table.notes),
         "command": suite.command(),
     }

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from twostream.experiments.evidence import Finding
-from twostream.experiments.markdown import claims_explanation, claims_grid, explanation, grid, notes
+from twostream.experiments.markdown import claims_explanation, claims_grid, explanation, grid, is_beside, notes
 from twostream.experiments.table import Line, Table
 from twostream.files import write_text
 from twostream.reporting import page
@@ -26,7 +26,7 @@ def render(table: Table) -> str:
     suite = table.suite
     header, *rows = grid(table)
     cells = [
-        [tag("em", row[0]) if line.reference else row[0], *row[1:]] for line, row in zip(table.lines, rows, strict=True)
+        [tag("em", row[0]) if beside else row[0], *row[1:]] for beside, row in zip(is_beside(table), rows, strict=True)
     ]
     parts = [page.section("Accuracy", *_charts(table), page.table("Top-1 of every line", header, cells))]
     if table.findings:

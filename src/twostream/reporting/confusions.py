@@ -19,7 +19,7 @@ _PAIRS, _CLIPS = 4, 3
 _MOMENTS = 2
 
 
-def confusions(run: RunFiles, scores: Scores, store: FlowStore | None, level: int) -> Markup:
+def confusions(run: RunFiles, scores: Scores, store: FlowStore | None, level: int) -> list[Markup]:
     """Counts of all confusions, and the clips of the most frequent ones, under headings of ``level``."""
     counts = confusion_matrix(scores)
     return page.join([_counts(scores, counts), *_shown(run, scores, counts, store, level)])
@@ -65,7 +65,9 @@ def _cell(count: int, total: int, hit: bool) -> page.Cell:
     return page.cell(count, class_=classes or None, style=f"--v:{shade:.2f}")
 
 
-def _shown(run: RunFiles, scores: Scores, counts: npt.NDArray[np.int64], store: FlowStore | None, level: int) -> Markup:
+def _shown(
+    run: RunFiles, scores: Scores, counts: npt.NDArray[np.int64], store: FlowStore | None, level: int
+) -> list[Markup]:
     """Rows of clips: those that were confused, the surest first, and one of the class that they were taken for."""
     values, answers = probabilities(scores), predictions(scores)
     rows = []

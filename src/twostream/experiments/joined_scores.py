@@ -1,0 +1,85 @@
+"""Late fusion of rows that were trained apart: their votes on every test video are counted together."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from twostream.clip import Scores, ScoresError
+from twostream.evaluation.score_fusion import align
+from twostream.experiments.hits import Hits
+from twostream.experiments.rows import Finished, SuiteFolder, figures_of, provenance, streams_of
+from twostream.experiments.schema import SuiteError
+from twostream.experiments.suite import Row
+from twostream.runs import RunFolder
+
+
+def joined_row(folder: SuiteFolder, row: Row) -> Finished:
+    """Join the scores of the rows in ``row.after``, and write the scores and the file of this one.
+
+    Raises:
+        SuiteError: one of them is not finished, or its scores are on another machine.
+        ScoresError: they are not about the same views of the same videos.
+    """
+    began = time.monotonic()
+    several: list[Scores] = []
+    left_out: dict[str, str] = {}
+    for before in row.after:
+        finished = folder.finished(before)
+        file = folder.path / str(finished.scores_file) if finished else None
+        if finished is None or file is None or not file.is_file():
+            raise SuiteError(
+                f"it counts the votes of {before.name}, whose scores are not {file or 'there yet'}; run it first with: "
+                f"{folder.suite.command(before.variant)}"
+            )
+        several.append(Scores.load(file))
+        left_out |= finished.left_out
+    scores = join_votes(several)
+    path = RunFolder(folder.run_folder(row)).scores_file("test", row.protocol)
+    scores.save(path)
+    finished = Finished(
+        suite=folder.suite.name,
+        variant=row.variant,
+        seed=row.seed,
+        split=row.split,
+        data=str(row.data_name),
+        asked=row.asked(),
+        digest=row.digest,
+        chosen={},
+        figures=figures_of(scores),
+        streams=streams_of(scores),
+        hits=Hits.of(scores),
+        cost={"seconds": round(time.monotonic() - began, 3), "training_seconds": 0.0, "epochs": 0, "steps": 0},
+        left_out=left_out,
+        weights=None,
+        scores_file=path.relative_to(folder.path).as_posix(),
+        **provenance(folder.suite.command(row.variant)),
+    )
+    finished.save(folder.row_file(row))
+    return finished
+
+
+def join_votes(several: Sequence[Scores]) -> Scores:
+    """One set of scores with the votes of all, as a network with all these streams would have given them.
+
+    Raises:
+        ScoresError: other videos or classes, other protocols, or streams of the same name.
+    """
+    aligned = align(several)
+    first = aligned[0]
+    views = {(scores.meta.get("protocol"), scores.meta.get("merge"), scores.logits.shape[1]) for scores in aligned}
+    if len(views) > 1:
+        raise ScoresError(f"scores of different protocols have no votes in common: {sorted(views, key=str)}")
+    names = [stream for scores in aligned for stream in scores.streams]
+    if len(set(names)) < len(names):
+        raise ScoresError(f"each stream can vote once, and these scores are of the streams {', '.join(names)}")
+    meta = {
+        key: first.meta[key] for key in ("protocol", "merge", "flips", "split", "part", "seed") if key in first.meta
+    }
+    return replace(
+        first,
+        logits=np.concatenate([scores.logits for scores in aligned], axis=2),
+        votes=tuple(vote for scores in aligned for vote in scores.votes),
+        meta=meta | {"model": " + ".join(str(scores.meta.get("model", "?")) for scores in aligned)},
+    )
