@@ -167,9 +167,10 @@ def test_the_papers_suites_have_the_numbers_of_the_configurations(name: str) -> 
     assert len({str(replace(config, split=1)) for config in tsn}) == 1
 
 
-def test_late_fusion_on_ut_interaction_has_the_budget_of_what_it_is_compared_with() -> None:
+@pytest.mark.parametrize("name", ["ut_interaction", "body_gesture"])
+def test_late_fusion_has_the_budget_of_what_it_is_compared_with(name: str) -> None:
     """Epochs over all stages; and the same counted by pairs of a frame and a stack of flow."""
-    rows = {row.variant: row for row in Suite.load("ut_interaction").rows()}
+    rows = {row.variant: row for row in Suite.load(name).rows()}
 
     def spent(row: Row, *, pairs: bool) -> int:
         epochs, numbers = row.config.trainer.epochs, row.config.model_args
@@ -180,6 +181,16 @@ def test_late_fusion_on_ut_interaction_has_the_budget_of_what_it_is_compared_wit
     ends = [rows[way] for way in ("stage2", "mulnet", "whole", "tsn")]
     assert {spent(row, pairs=False) for row in ends} == {spent(rows["late_steps"], pairs=False)}
     assert max(spent(row, pairs=True) for row in ends) == spent(rows["late_time"], pairs=True)
+
+
+@pytest.mark.parametrize("name", ["ut_interaction_set1", "ut_interaction_set2"])
+def test_the_literatures_protocol_trains_as_the_three_splits_do(name: str) -> None:
+    """The files cannot share what they say; only the folds differ."""
+    whole = {row.variant: row for row in Suite.load("ut_interaction").rows()}
+    folds = Suite.load(name).rows()
+    assert len({row.split for row in folds}) == 10
+    for row in folds:
+        assert replace(row.config, split="1") == replace(whole[row.variant].config, split="1")
 
 
 def test_what_changes_no_figure_is_not_part_of_a_row(write: Callable[..., Path]) -> None:
