@@ -167,7 +167,11 @@ def test_silence_is_the_mean_colour_and_no_motion(quadrants: Quadrants) -> None:
     assert found.label == int(found.logits[SHOWN].argmax())
 
 
-@pytest.mark.parametrize("name", list_models())
+# The deeper ones are made of the same units.
+NETWORKS = [name for name in list_models() if not name.endswith(("34", "101", "152"))]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_is_explained(name: str) -> None:
     torch.manual_seed(3)
     numbers = {key: value for key, value in SMALL.items() if key in known_numbers(name)}

@@ -19,7 +19,7 @@ _PAIRS, _CLIPS = 4, 3
 _MOMENTS = 2
 
 
-def confusions(run: RunFiles, scores: Scores, store: FlowStore | None, level: int) -> list[Markup]:
+def confusions(run: RunFiles, scores: Scores, store: FlowStore | None, level: int) -> Markup:
     """Counts of all confusions, and the clips of the most frequent ones, under headings of ``level``."""
     counts = confusion_matrix(scores)
     return page.join([_counts(scores, counts), *_shown(run, scores, counts, store, level)])
