@@ -193,6 +193,13 @@ def test_the_literatures_protocol_trains_as_the_three_splits_do(name: str) -> No
         assert replace(row.config, split="1") == replace(whole[row.variant].config, split="1")
 
 
+def test_data_are_asked_for_where_a_variant_names_none() -> None:
+    assert Suite.load("motion_shapes").command("looks") == "twostream reproduce motion_shapes --only looks"
+    assert Suite.load("body_gesture").command() == "twostream reproduce body_gesture --data DATA"
+    with pytest.raises(UsageError, match="names its own data"):
+        Suite.load("motion_shapes", data="clips")
+
+
 def test_what_changes_no_figure_is_not_part_of_a_row(write: Callable[..., Path]) -> None:
     def digest(**keys: Any) -> str:
         return Suite.load(write(data="here/clips", **keys)).rows()[0].digest

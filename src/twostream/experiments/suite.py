@@ -203,7 +203,7 @@ class Suite:
             count; ``ceiling``, the best that any two streams can reach on generated videos.
         claims: what the rows are to show; said beforehand, and corrected for their number.
         source: the name or path it was loaded by.
-        open_data: the file left the data to the command line.
+        open_data: the file as a whole names none; a variant still may.
     """
 
     name: str
@@ -237,15 +237,20 @@ class Suite:
         path = find_suite(str(suite))
         values = read_yaml(path)
         open_data = values.get("data") is None
-        if data is not None and not open_data:
-            raise UsageError(f"{path} names its own data; --data is for suites that leave them open")
         values["data"] = str(data) if data is not None else _source_of_videos(values.get("data"), f"{path}: data")
         if "splits" in values:
             values["splits"] = _splits(values["splits"], f"{path}: splits")
         given = {"data": values.pop("data"), "source": str(suite), "open_data": open_data}
         read = build(cls, values, str(path), given=given)
+        if data is not None and not read.asks_for_data:
+            raise UsageError(f"{path} names its own data; --data is for suites that leave them open")
         read._check()
         return read
+
+    @property
+    def asks_for_data(self) -> bool:
+        """Whether the data of some variant are left to the command line."""
+        return self.open_data and any(not {"data", "scores_of"} & keys.keys() for keys in self.variants.values())
 
     @property
     def leaves_one_out(self) -> bool:
@@ -309,7 +314,7 @@ class Suite:
 
     def command(self, variant: str | None = None) -> str:
         """The command that makes the rows, of one variant or all."""
-        data = f" --data {data_name(self.data) or 'DATA'}" if self.open_data else ""
+        data = f" --data {data_name(self.data) or 'DATA'}" if self.asks_for_data else ""
         return f"twostream reproduce {self.source}{data}" + (f" --only {variant}" if variant else "")
 
     def _check(self) -> None:
