@@ -32,7 +32,7 @@ def grid(table: Table) -> list[list[str]]:
     header = ["", *(["data"] if several else []), *(_heading(split) for split in splits)]
     header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "steps", "training", "rows"]
     header += [f"against {suite.baseline}"] if compared else []
-    shown = _short_names(suite)
+    shown = short_names(suite)
     rows = [header]
     for line in table.lines:
         cells = [line.label]
@@ -62,7 +62,14 @@ def is_beside(table: Table) -> list[bool]:
 def explanation(table: Table) -> str:
     """What the table's figures are."""
     suite = table.suite
-    over = f", mean over {len(suite.seeds)} seeds" if len(suite.seeds) > 1 else ""
+    over = ""
+    if len(suite.seeds) > 1:
+        some = any(line.rows < line.of for line in table.lines if not line.reference)
+        over = (
+            f", mean over those of {len(suite.seeds)} seeds that are there"
+            if some
+            else f", mean over {len(suite.seeds)} seeds"
+        )
     explained = [f"Top-1 on the test videos by the protocol {suite.protocol}{over}."]
     if suite.leaves_one_out:
         explained.append("Each group is left out once; the mean counts the videos of all of them together.")
@@ -97,7 +104,11 @@ def claims_explanation(table: Table) -> str:
 def notes(table: Table) -> list[str]:
     """What has to be said besides, and the command."""
     published = [figure.note() for figure in table.suite.published]
-    of_claims = [f"{finding.claim}: {finding.note}" for finding in table.findings if finding.note]
+    claims: dict[str, list[str]] = {}
+    for finding in table.findings:
+        if finding.note:
+            claims.setdefault(finding.note, []).append(finding.claim)
+    of_claims = [f"{of[0] if len(of) == 1 else f'{len(of)} claims'}: {note}" for note, of in claims.items()]
     return [*published, *table.notes, *of_claims, f"made by `{table.suite.command()}`"]
 
 
@@ -133,7 +144,7 @@ def _versus_text(versus: Versus | None) -> str:
     return f"{versus.difference:+.3f} ({versus.low:+.3f} to {versus.high:+.3f})"
 
 
-def _short_names(suite: Suite) -> dict[str | None, str]:
+def short_names(suite: Suite) -> dict[str | None, str]:
     """Generated data by the set's name alone, where that says which."""
     data = suite.data_sets()
     sets = [shapes.set for shapes in data.values() if isinstance(shapes, MotionShapes)]

@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from twostream.experiments.evidence import Finding
-from twostream.experiments.markdown import claims_explanation, claims_grid, explanation, grid, is_beside, notes
+from twostream.experiments.markdown import (
+    claims_explanation,
+    claims_grid,
+    explanation,
+    grid,
+    is_beside,
+    notes,
+    short_names,
+)
 from twostream.experiments.table import Line, Table
 from twostream.files import write_text
 from twostream.reporting import page
@@ -74,7 +82,8 @@ def _charts(table: Table) -> list[Markup]:
         if not lines:
             continue
         described = "; ".join(f"{dot.label} {dot.value:.3f}" for dot in map(_dot, lines))
-        title = f"Top-1 with 95 % intervals{f', {data}' if data else ''}"
+        shown = short_names(table.suite).get(data, data)
+        title = f"Top-1 with 95 % intervals{f', {shown}' if shown else ''}"
         drawn.append(page.chart(dots([_dot(line) for line in lines]), title=title, description=described))
     return [tag("div", *drawn, class_="charts")] if drawn else []
 
