@@ -227,7 +227,8 @@ def test_markdown_json_and_page(load: Callable[..., Suite], tmp_path: Path, caps
     assert '<span class="right">holds</span>' in written
     assert "Of 2: 1 holds, 1 not run." in written
     assert interval in written
-    assert written.count("<svg") == 1, "nothing is drawn of data without rows"
+    assert written.count("<svg") == 2, "the claims and one data set; nothing is drawn of data without rows"
+    assert f"intervals; filled where the claim holds: Both &lt;know&gt; a|b {100 * both['difference']:+.0f}" in written
     assert "http://" not in written
     assert "https://" not in written
 

@@ -89,7 +89,12 @@ def test_the_python_lines_of_the_readme_are_true() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/motion_shapes.md", "docs/results.md"]
+    "file",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{name}.md" for name in ("evidence", "guide", "motion_shapes", "results")),
+    ],
 )
 def test_links_between_pages_lead_somewhere(file: str) -> None:
     page = ROOT / file

@@ -11,16 +11,23 @@ from twostream.units import seconds_text
 
 def table_markdown(table: Table) -> str:
     """The table for people."""
-    suite = table.suite
+    text = [f"### {table.suite.title}", "", lines_markdown(table), ""]
+    if table.findings:
+        text += ["#### Claims", "", claims_markdown(table), ""]
+    return "\n".join([*text, *(f"- {note}" for note in notes(table))])
+
+
+def lines_markdown(table: Table) -> str:
+    """A line a variant, under what the figures are."""
     header, *rows = grid(table)
-    text = [f"### {suite.title}", "", explanation(table), ""]
     for beside, cells in zip(is_beside(table), rows, strict=True):
         cells[0] = f"*{cells[0]}*" if beside else cells[0]
-    text += _piped([header, *rows], right=True)
-    if table.findings:
-        text += ["", "#### Claims", "", claims_explanation(table), ""]
-        text += _piped(claims_grid(table), right=False)
-    return "\n".join([*text, "", *(f"- {note}" for note in notes(table))])
+    return "\n".join([explanation(table), "", *_piped([header, *rows], right=True)])
+
+
+def claims_markdown(table: Table) -> str:
+    """A line a claim, under what the figures are."""
+    return "\n".join([claims_explanation(table), "", *_piped(claims_grid(table), right=False)])
 
 
 def grid(table: Table) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """The table and the claims as one page that can be sent to somebody."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from twostream.experiments.evidence import Finding
@@ -15,7 +16,7 @@ from twostream.experiments.markdown import (
 from twostream.experiments.table import Line, Table
 from twostream.files import write_text
 from twostream.reporting import page
-from twostream.reporting.figures import Dot, dots
+from twostream.reporting.figures import Dot, differences, dots
 from twostream.reporting.page import Markup, tag
 from twostream.version import __version__
 
@@ -60,15 +61,38 @@ def _claims(table: Table) -> Markup:
     return page.section(
         "Claims",
         tag("p", said),
+        *_claims_chart(table.findings),
         page.table("Every claim", header, cells),
         tag("p", claims_explanation(table), class_="note"),
     )
 
 
+def claim_dots(findings: Sequence[Finding]) -> list[Dot]:
+    """Those claims that were run, in grey where they do not hold."""
+    return [
+        Dot(found.claim, found.difference, _bounds(found), aside=found.verdict != "holds")
+        for found in findings
+        if found.difference is not None
+    ]
+
+
+def _bounds(found: Finding) -> tuple[float, float] | None:
+    return None if found.low is None or found.high is None else (found.low, found.high)
+
+
+def _claims_chart(findings: Sequence[Finding]) -> list[Markup]:
+    drawn = claim_dots(findings)
+    if not drawn:
+        return []
+    described = "; ".join(f"{dot.label} {100 * dot.value:+.0f}" for dot in drawn)
+    title = "Differences in percentage points with corrected intervals; filled where the claim holds"
+    return [page.chart(differences(drawn), title=title, description=described)]
+
+
 _CLASSES = {"holds": "right", "does not hold": "wrong"}
 
 
-def _count(findings: tuple[Finding, ...]) -> str:
+def _count(findings: Sequence[Finding]) -> str:
     verdicts = [finding.verdict for finding in findings]
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
     return f"Of {len(verdicts)}: {', '.join(counts)}."

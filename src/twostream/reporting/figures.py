@@ -3,8 +3,9 @@
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import cv2
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, PercentFormatter
 
 from twostream.attention.attributions import StreamMaps
 from twostream.attention.heat import Heat, Tint
@@ -40,6 +41,7 @@ _STAND_IN = {
 # A drawing is laid out for a phone's width and never shrunk, so that its text stays as large as the page's.
 _WIDTH, _HEIGHT = 344, 220
 _LOW = 96
+_LABEL = 50  # characters of a label beside one another
 
 
 def jpeg(image: Image, *, height: int | None = None, quality: int = 82) -> str:
@@ -139,7 +141,10 @@ def heat_map(counts: npt.NDArray[np.int64]) -> str:
 
 
 class Dot(NamedTuple):
-    """A share of 0..1 under its name, with its interval where there is one; ``aside`` for what is no result."""
+    """A share, or a difference of two, under its name, with its interval where there is one.
+
+    ``aside`` for what is no result of its own, drawn as a ring in grey.
+    """
 
     label: str
     value: float
@@ -148,26 +153,43 @@ class Dot(NamedTuple):
 
 
 def dots(lines: Sequence[Dot]) -> str:
-    """Shares one below the other as SVG, each a dot on its interval."""
-    height, below = 30 * len(lines), 34
+    """Shares of 0..1 one below the other as SVG, each a dot on its interval."""
+    return _dots(lines, (0.0, 1.0), PercentFormatter(1, decimals=0))
+
+
+def differences(lines: Sequence[Dot]) -> str:
+    """Differences of shares one below the other as SVG, from -1 to 1 at most, with a line at zero."""
+    ends = [end for dot in lines for end in (dot.value, *(dot.bounds or ()))]
+    low, high = (round(bound * 10) / 10 for bound in (min(-0.1, *ends), max(0.1, *ends)))
+    return _dots(lines, (low, high), FuncFormatter(lambda value, _: f"{100 * value:+.0f}" if value else "0"), zero=True)
+
+
+def _dots(lines: Sequence[Dot], limits: tuple[float, float], ticks: Formatter, *, zero: bool = False) -> str:
+    # In the units of the picture; a label that is too long for its width goes on below.
+    labels = [textwrap.wrap(dot.label, _LABEL) or [""] for dot in lines]
+    ends = list(accumulate(16 + 14 * len(label) for label in labels))
+    height, below = ends[-1], 34
     figure = Figure(figsize=(_WIDTH / 72, (height + below) / 72), dpi=72)
     axes = figure.add_axes((0.03, below / (height + below), 0.93, height / (height + below)))
     axes.grid(axis="x", color=_STAND_IN["line"], linewidth=0.8)
     axes.set_axisbelow(True)
     _style(axes)
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(len(lines), 0)
+    margin = 0.01 * (limits[1] - limits[0])
+    axes.set_xlim(limits[0] - margin, limits[1] + margin)
+    axes.set_ylim(height, 0)
     axes.set_yticks([])
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for place, dot in enumerate(lines):
+    axes.xaxis.set_major_formatter(ticks)
+    if zero:
+        axes.axvline(0, color=_STAND_IN["line"], linewidth=2.5)
+    for dot, label, end in zip(lines, labels, ends, strict=True):
+        place = end - 9
         colour = _STAND_IN["muted" if dot.aside else "first"]
         if dot.bounds is not None:
-            axes.plot(dot.bounds, [place + 0.7] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
+            axes.plot(dot.bounds, [place] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
         face = "none" if dot.aside else colour
-        axes.plot(
-            [dot.value], [place + 0.7], marker="o", markersize=6, color=colour, markerfacecolor=face, clip_on=False
-        )
-        axes.text(0, place + 0.4, dot.label, color=_STAND_IN["ink"], fontsize=11, parse_math=False)
+        axes.plot([dot.value], [place], marker="o", markersize=6, color=colour, markerfacecolor=face, clip_on=False)
+        for above, text in enumerate(reversed(label)):
+            axes.text(limits[0], place - 9 - 14 * above, text, color=_STAND_IN["ink"], fontsize=11, parse_math=False)
     return _svg(figure)
 
 
