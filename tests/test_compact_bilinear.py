@@ -52,7 +52,7 @@ def test_is_its_definition(m: int, d: int, sum_pool: bool) -> None:
         torch.testing.assert_close(operator(*(x.requires_grad_() for x in xs)), wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("channels", [(1,), (5, 4), (4, 3, 2)])
+@pytest.mark.parametrize("channels", [(1,), (5, 4), (4, 3, 2), (2, 3, 1, 2)])
 @pytest.mark.parametrize("sum_pool", [False, True])
 @pytest.mark.parametrize("lean", [False, True])
 def test_first_and_second_derivatives(channels: tuple[int, ...], sum_pool: bool, lean: bool) -> None:
@@ -91,8 +91,9 @@ def test_the_two_ways_of_a_summed_pair_agree() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
-def test_large_batches_are_worked_off_in_blocks() -> None:
-    operator = CompactBilinear((3, 3, 2), 1 << 14, lean=True)
+@pytest.mark.parametrize("lean", [True, False])
+def test_large_batches_are_worked_off_in_blocks(lean: bool) -> None:
+    operator = CompactBilinear((3, 3, 2), 1 << 14, lean=lean)
     xs = inputs_of((3, 3, 2), 2, 2, B=9, grad=True)
     out = operator(*xs)
     grads = torch.autograd.grad(out.square().sum(), xs)
@@ -160,6 +161,29 @@ def draws(B: int, d: int, hashes: Tensor, signs: Tensor, xs: Sequence[Tensor]) -
         sketch = torch.zeros(B, d, dtype=torch.float64).scatter_add_(1, hashes[:, i], signs[:, i] * x)
         product = product * torch.fft.rfft(sketch)
     return torch.fft.irfft(product, n=d)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_draws_are_the_layers(m: int) -> None:
+    operator = CompactBilinear((6,) * m, 16, seed=m)
+    hashes, signs = (torch.stack(list(x))[None] for x in sketches(operator))
+    xs = inputs_of((6,) * m, B=1)
+    drawn = draws(1, 16, hashes, signs.double(), [x[0] for x in xs])
+    torch.testing.assert_close(operator(*xs), drawn, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize("d", [64, 256])
+def test_length_is_kept_but_for_a_noise_that_falls_with_the_root_of_d(m: int, d: int) -> None:
+    """E|out|^2 is the product of the squared lengths; its relative deviation that of sums over equal index pairs."""
+    N, C = 2_000, 64
+    g = torch.Generator().manual_seed(10 * m + d)
+    xs = torch.rand(m, C, generator=g, dtype=torch.float64) * 2 - 1
+    hashes = torch.randint(d, (N, m, C), generator=g)
+    signs = torch.randint(2, (N, m, C), generator=g).double() * 2 - 1
+    ratio = draws(N, d, hashes, signs, list(xs)).square().sum(1) / xs.square().sum(1).prod()
+    assert (ratio.mean() - 1).abs() < 4.5 * ratio.std() / N**0.5
+    assert ratio.std() == pytest.approx(((2 ** (m + 1) - 2) / d) ** 0.5, rel=0.15)
 
 
 @pytest.mark.parametrize("m", [1, 2, 3])
@@ -395,6 +419,9 @@ def test_form_without_fft(d: int, sum_pool: bool) -> None:
     for space in ((), (2, 2)):
         xs = [x.float() for x in inputs_of((5, 4, 3), *space)]
         torch.testing.assert_close(matrices(*xs), operator(*xs), rtol=1e-4, atol=1e-5)
+    matrices.load_state_dict(CompactBilinear((5, 4, 3), d, seed=11).state_dict())
+    operator.load_state_dict(matrices.state_dict())
+    torch.testing.assert_close(matrices(*xs), operator(*xs), rtol=1e-4, atol=1e-5)
     program = torch.export.export(matrices, tuple(xs))
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert not any("fft" in target or "twostream" in target or "complex" in target for target in targets)
@@ -428,8 +455,9 @@ def test_bad_inputs_are_refused() -> None:
         CompactBilinear((), 8)
     with pytest.raises(UsageError, match=r"each at least 1, got \(5, 0\)"):
         CompactBilinear((5, 0), 8)
-    with pytest.raises(UsageError, match="fused features d, at least 1, got 0"):
-        CompactBilinear((5, 4), 0)
+    for d in (0, 8.5):
+        with pytest.raises(UsageError, match=f"fused features d, whole and at least 1, got {d}"):
+            CompactBilinear((5, 4), d)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"normalization is one of none, .*, got 'l2'"):
         CompactBilinear((5, 4), 8, normalization="l2")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="l2_scope is one of location, sample, got 'map'"):

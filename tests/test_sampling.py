@@ -347,6 +347,11 @@ def test_the_released_codes_sweeps() -> None:
     assert view.fields[:, 0].tolist() == [t - 6 for t in sweeps]
 
 
+def test_a_sweep_to_the_end_keeps_its_last_steps() -> None:
+    (view,) = sample_views(ST_RESNET, 260, 25, spacing="released_code")
+    assert view.frames.tolist() == [t - 1 for t in [*range(6, 247, 15), *range(150, 256, 15)]]
+
+
 def test_the_released_codes_sweeps_of_long_and_of_short_videos() -> None:
     (view,) = sample_views(ST_RESNET, 1000, 25, spacing="released_code")
     assert (np.diff(view.frames) == 15).all()

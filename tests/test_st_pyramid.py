@@ -12,7 +12,7 @@ from twostream.clip import Clip, ShapeError
 from twostream.errors import UsageError
 from twostream.layers.compact_bilinear import CompactBilinear, normalised
 from twostream.models.registry import create_model
-from twostream.models.st_pyramid import SpatiotemporalPyramid, outer_product
+from twostream.models.st_pyramid import Fusion, Join, SpatiotemporalPyramid, outer_product
 from twostream.training.config import OptimConfig
 from twostream.training.module import Recognizer, vote_loss
 
@@ -300,7 +300,7 @@ def test_what_it_is_shown() -> None:
         ({"hidden": 0}, "hidden is at least 1, got 0"),
         ({"auxiliary": -0.1}, "auxiliary is at least 0, got -0.1"),
         ({"length": -1.0}, "length is at least 0, got -1.0"),
-        ({"top_d": 0}, "fused features d, at least 1, got 0"),
+        ({"top_d": 0}, "fused features d, whole and at least 1, got 0"),
         (
             {"top": "sum", "temporal_d": 32},
             r"sum joins features entry by entry .* got \(16, 16, 32\); leave temporal_d",
@@ -353,3 +353,33 @@ def test_learns_at_an_ordinary_rate(seed: int) -> None:
 def test_the_algorithm_as_printed_does_not() -> None:
     """Without a normalisation the products are so large that the first loss is far from log K."""
     assert losses(0, normalization="none")[0] > 20
+
+
+@pytest.mark.parametrize("how", ["stcb", "product", "bilinear"])
+def test_products_are_taken_in_float32_under_autocast(how: Join) -> None:
+    torch.manual_seed(0)
+    fusion = Fusion(
+        how,
+        (8, 8, 8),
+        d=16,
+        bilinear_size=2,
+        length=None,
+        seed=0,
+        normalization="none",
+        l2_scope="location",
+        lean=False,
+    )
+    xs = [torch.randn(4, 8).bfloat16() for _ in range(3)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = fusion(*xs)
+        inputs = [layer(x) for layer, x in zip(fusion.projections, xs, strict=True)] if how == "bilinear" else xs
+    wide = [x.float() for x in inputs]
+    expected = {
+        "stcb": lambda: fusion.stcb(*wide),
+        "product": lambda: torch.stack(wide).prod(0),
+        "bilinear": lambda: outer_product(wide),
+    }[how]()
+    assert out.dtype == torch.float32
+    assert torch.equal(out, expected)
+    if how == "product":
+        assert fusion(*xs).dtype == torch.bfloat16, "outside autocast what comes out is of the inputs' type"

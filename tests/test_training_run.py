@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.optim.swa_utils import AveragedModel
 
 from twostream.checkpoint import load_model
 from twostream.data import motion_shapes
 from twostream.data.items import DataError
 from twostream.errors import TwostreamError, UsageError
+from twostream.layers import CompactBilinear
 from twostream.runs import RunError, RunFolder, evaluate_run
 from twostream.training import run as run_module
 from twostream.training.config import FlowConfig, TrainConfig
@@ -123,6 +125,20 @@ def test_averaged_weights_make_the_model_and_survive_a_death(
         with pytest.raises(RuntimeError, match="killed"):
             train(averaged("resumed"), say=quiet)
     assert weights_of(train(averaged("resumed"), say=quiet).run) == weights_of(run)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.9999])
+def test_averaging_leaves_hashes_alone(decay: float) -> None:
+    """As floats, many of them would come out one lower: another fusion than the one that was trained."""
+    network = torch.nn.Sequential(CompactBilinear((100, 100), 1000), torch.nn.BatchNorm1d(1000))
+    averaged = AveragedModel(network, avg_fn=run_module.moving_average(decay), use_buffers=True)
+    averaged.update_parameters(network)
+    network[1](torch.ones(2, 1000))
+    averaged.update_parameters(network)
+    mean, current = averaged.module.state_dict(), network.state_dict()
+    for name in ("0.hashes", "0.signs", "0.size", "1.num_batches_tracked"):
+        assert torch.equal(mean[name], current[name]), name
+    torch.testing.assert_close(mean["1.running_mean"], (1 - decay) * current["1.running_mean"])
 
 
 def test_a_killed_process_resumes_to_the_same_weights(

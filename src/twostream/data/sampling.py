@@ -161,7 +161,8 @@ def sample_views(
     ``spacing="released_code"`` takes the steps by the rule of ST-ResNet's released code instead: a sweep from the first
     valid step with the widest stride; where that has too many, a run of them drawn at random (here: always the same one
     for one length); where it has too few, a sweep that ends at the last valid step, one from the front with a stride
-    smaller by one, one to the end with a stride smaller by two, and so on, strung together.
+    smaller by one, one to the end with a stride smaller by two, and so on, strung together. Of the last of them as many
+    as are missing: the first ones of a sweep from the front, the last ones of a sweep to the end.
 
     Raises:
         ShortClipError: see :func:`valid_steps`.
@@ -225,7 +226,8 @@ def _sweeps(steps: range, stride: int, count: int) -> IntArray:
             sweep = np.arange(steps.start, steps.stop, stride, dtype=np.int64)
         else:
             sweep = np.arange(steps.stop - 1, steps.start - 1, -stride, dtype=np.int64)[::-1]
-        found.append(sweep[:missing])
+        # What is too many falls away at the far end: a sweep to the last step keeps its last ones.
+        found.append(sweep[:missing] if from_front else sweep[-missing:])
         missing -= len(sweep)
         from_front, stride = not from_front, max(1, stride - 1)
     return np.concatenate(found)

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -69,8 +69,10 @@ class CompactBilinear(nn.Module):
         super().__init__()
         if not in_channels or min(in_channels) < 1:
             raise UsageError(f"in_channels are the channels of one or more inputs, each at least 1, got {in_channels}")
-        if out_channels < 1:
-            raise UsageError(f"out_channels is the number of fused features d, at least 1, got {out_channels}")
+        if not isinstance(out_channels, int) or out_channels < 1:
+            raise UsageError(
+                f"out_channels is the number of fused features d, whole and at least 1, got {out_channels}"
+            )
         for name, value, known in (
             ("normalization", normalization, get_args(Normalization)),
             ("l2_scope", l2_scope, get_args(L2Scope)),
@@ -105,18 +107,7 @@ class CompactBilinear(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The fused and normalised features."""
         self._check(inputs)
-        wanted = functools.reduce(torch.promote_types, (x.dtype for x in inputs))
-        working = wanted if wanted == torch.float64 else torch.float32
-        device = inputs[0].device
-        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-            wanted = working
-        with without_autocast(device):
-            inputs = tuple(x.to(working) for x in inputs)
-            if self.lean and self.normalization != "none" and torch.is_grad_enabled():
-                out: Tensor = checkpoint(self._fused, *inputs, use_reentrant=False, preserve_rng_state=False)
-            else:
-                out = self._fused(*inputs)
-        return out.to(wanted)
+        return in_full_precision(self._kept if self.lean else self._fused, inputs)
 
     def extra_repr(self) -> str:
         """The numbers it was built with."""
@@ -124,6 +115,13 @@ class CompactBilinear(nn.Module):
             f"{self.in_channels} -> {self.out_channels}, seed={self.seed}, normalization={self.normalization}, "
             f"l2_scope={self.l2_scope}, sum_pool={self.sum_pool}, lean={self.lean}"
         )
+
+    def _kept(self, *inputs: Tensor) -> Tensor:
+        """The same, with nothing but the inputs kept for the backward pass of the normalisation either."""
+        if self.normalization == "none" or not torch.is_grad_enabled():
+            return self._fused(*inputs)
+        out: Tensor = checkpoint(self._fused, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return out
 
     def _fused(self, *inputs: Tensor) -> Tensor:
         return normalised(self._convolved(inputs), self.normalization, len(self.in_channels), l2_scope=self.l2_scope)
@@ -156,12 +154,27 @@ class CompactBilinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+def in_full_precision(fused: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    """``fused(*inputs)`` in float32 or float64, outside autocast: in half precision products of features fall to zero.
+
+    Under autocast the result is float32, elsewhere of the inputs' type.
+    """
+    wanted = functools.reduce(torch.promote_types, (x.dtype for x in inputs))
+    working = wanted if wanted == torch.float64 else torch.float32
+    device = inputs[0].device
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        wanted = working
+    with without_autocast(device):
+        out = fused(*(x.to(working) for x in inputs))
+    return out.to(wanted)
+
+
 class MatrixCompactBilinear(CompactBilinear):
     """The same function from matrix products alone, for exporters and devices that lack the Fourier transform.
 
     Sketch and transform of each input are two real matrices of c_i x (d // 2 + 1), the inverse another two; STPN's
-    three fusions hold 170 MB of them. They are made of the hashes at construction and are not in the state dict. See
-    :func:`without_fft`.
+    three fusions hold 170 MB of them, in float32. They are made of the hashes whenever these are drawn or loaded, and
+    are not in the state dict. See :func:`without_fft`.
     """
 
     inverse_cosine: Tensor
@@ -179,6 +192,17 @@ class MatrixCompactBilinear(CompactBilinear):
         )
         self.load_state_dict(operator.state_dict())
         self.to(operator.hashes.device)
+
+    def reset_parameters(self) -> None:
+        """Draw hashes and signs from the seed, and make the matrices of them."""
+        super().reset_parameters()
+        self._make_matrices()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._make_matrices()
+
+    def _make_matrices(self) -> None:
         d = self.out_channels
         k = torch.arange(d // 2 + 1, device=self.hashes.device)
         for i, (h, s) in enumerate(zip(self._by_input(self.hashes), self._by_input(self.signs), strict=True)):

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from twostream.clip import InputSpec, Looking, ShapeError
 from twostream.errors import UsageError
 from twostream.layers.attention import AveragePooling, MaxPooling, SpatiotemporalAttention
-from twostream.layers.compact_bilinear import CompactBilinear, L2Scope, Normalization, normalised
+from twostream.layers.compact_bilinear import (
+    CompactBilinear,
+    L2Scope,
+    Normalization,
+    in_full_precision,
+    normalised,
+)
 from twostream.models.backbone import Backbone
 from twostream.models.backbones import build_backbone
 from twostream.models.contract import Normalise, VideoModel
@@ -109,9 +115,9 @@ class Fusion(nn.Module):
                 out: Tensor = self.stcb(*inputs)
             case "bilinear":
                 projected = [layer(x) for layer, x in zip(self.projections, inputs, strict=True)]
-                out = self._normalised(outer_product(projected), len(inputs))
+                out = in_full_precision(self._multiplied, projected)
             case "product":
-                out = self._normalised(torch.stack(inputs).prod(0), len(inputs))
+                out = in_full_precision(self._multiplied, inputs)
             case "concat":
                 out = torch.cat(inputs, 1)
             case "sum":
@@ -120,8 +126,9 @@ class Fusion(nn.Module):
                 out = torch.stack(inputs).amax(0)
         return out if self.gain is None else out * self.gain
 
-    def _normalised(self, x: Tensor, inputs: int) -> Tensor:
-        return normalised(x, self.normalization, inputs, l2_scope=self.l2_scope)
+    def _multiplied(self, *inputs: Tensor) -> Tensor:
+        x = outer_product(inputs) if self.how == "bilinear" else torch.stack(inputs).prod(0)
+        return normalised(x, self.normalization, len(inputs), l2_scope=self.l2_scope)
 
 
 class SpatiotemporalPyramid(VideoModel):

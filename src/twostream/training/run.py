@@ -16,7 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public in torch's documentation
@@ -397,12 +397,21 @@ def fit(
     return trainer
 
 
+def moving_average(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
+    """How :class:`WeightAveraging` takes a step; what is no floating point number, as STCB's hashes, stays as it is."""
+
+    def averaged(mean: torch.Tensor, current: torch.Tensor, _: torch.Tensor | int) -> torch.Tensor:
+        return decay * mean + (1 - decay) * current if current.is_floating_point() else current
+
+    return averaged
+
+
 def callbacks_for(run: RunFolder, config: TrainConfig, *, validates: bool, say: Say) -> list[Callback]:
     """What happens around the epochs, in the order in which Lightning calls it."""
     options = config.trainer
     callbacks: list[Callback] = []
     if options.average is not None:
-        callbacks.append(EMAWeightAveraging(decay=options.average))
+        callbacks.append(WeightAveraging(avg_fn=moving_average(options.average)))
     if options.early_stopping:
         if not validates:
             raise TrainingError(
