@@ -401,5 +401,5 @@ def test_validation_videos_that_cannot_be_read_are_named(
         return replace(evaluation, scores=plant(run, "val", MISTAKEN), unreadable={"a.mp4": "a.mp4: no video"})
 
     monkeypatch.setattr("twostream.run_calibration.evaluate_run", judge)
-    assert main(["calibrate", str(run.path), "--protocol", "1-view", "--workers", "0", "--batch-views", "2"]) == 1
+    assert main(["calibrate", str(run.path), "--protocol", "1-view", "--workers", "0", "--batch-steps", "2"]) == 1
     assert "could not be read: a.mp4: no video" in capsys.readouterr().out

@@ -94,7 +94,7 @@ def test_every_view_of_every_video_is_scored_in_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_views", "batches"),
+    ("batch_steps", "batches"),
     [
         (1, [1] * 8),
         (2, [2, 2, 2, 2]),
@@ -103,20 +103,20 @@ def test_every_view_of_every_video_is_scored_in_its_place() -> None:
         (100, [8]),
     ],
 )
-def test_small_videos_share_a_batch(batch_views: int, batches: list[int]) -> None:
+def test_small_videos_share_a_batch(batch_steps: int, batches: list[int]) -> None:
     model = Model()
     views = FakeViews(sides=(8,) * 4, views=(2,) * 4)
-    scores = evaluate(model, views, classes=CLASSES, batch_views=batch_views)
+    scores = evaluate(model, views, classes=CLASSES, batch_steps=batch_steps)
     assert [shown[0] for shown in model.shown] == batches
-    assert np.allclose(scores.logits, evaluate(Model(), views, classes=CLASSES, batch_views=5).logits, rtol=1e-6)
+    assert np.allclose(scores.logits, evaluate(Model(), views, classes=CLASSES, batch_steps=5).logits, rtol=1e-6)
 
 
 def test_many_views_are_spread_over_batches_and_sizes_are_kept_apart() -> None:
     model = Model()
     views = FakeViews(sides=(8, 8, 12, 8), views=(5,) * 4)
-    scores = evaluate(model, views, classes=CLASSES, batch_views=4)
+    scores = evaluate(model, views, classes=CLASSES, batch_steps=4)
     assert [shown[:2] for shown in model.shown] == [(4, 8), (1, 8), (4, 8), (1, 8), (4, 12), (1, 12), (4, 8), (1, 8)]
-    assert np.allclose(scores.logits, evaluate(Model(), views, classes=CLASSES, batch_views=1).logits, rtol=1e-6)
+    assert np.allclose(scores.logits, evaluate(Model(), views, classes=CLASSES, batch_steps=1).logits, rtol=1e-6)
 
 
 def test_the_model_judges_in_evaluation_mode_and_gets_its_modes_back() -> None:
@@ -132,14 +132,14 @@ def test_the_model_judges_in_evaluation_mode_and_gets_its_modes_back() -> None:
 def test_the_modes_come_back_after_an_error_too() -> None:
     model = Model()
     with pytest.raises(ShapeError):
-        evaluate(model, FakeViews(views=(1, 2, 1)), classes=CLASSES, batch_views=1)
+        evaluate(model, FakeViews(views=(1, 2, 1)), classes=CLASSES, batch_steps=1)
     assert model.training
 
 
 def test_progress_counts_videos_that_are_scored_whole() -> None:
     said: list[tuple[int, int, str]] = []
     evaluate(
-        Model(), FakeViews(views=(3, 3, 3)), classes=CLASSES, batch_views=2, progress=lambda *say: said.append(say)
+        Model(), FakeViews(views=(3, 3, 3)), classes=CLASSES, batch_steps=2, progress=lambda *say: said.append(say)
     )
     assert said == [
         (0, 3, "video 0"),
@@ -193,6 +193,13 @@ def test_more_steps_than_in_training_give_more_votes_of_each() -> None:
     assert scores.logits.shape == (3, 2, 10, 2)
 
 
+@pytest.mark.parametrize(("batch_steps", "batches"), [(1, [1] * 4), (9, [1] * 4), (10, [2, 2]), (100, [4])])
+def test_a_view_of_many_steps_takes_the_place_of_many(batch_steps: int, batches: list[int]) -> None:
+    model = Model()
+    evaluate(model, FakeViews((8, 8), (2, 2), steps=5), classes=CLASSES, batch_steps=batch_steps)
+    assert [shown[0] for shown in model.shown] == batches
+
+
 class Uneven(Model):
     votes = (("appearance", 1), ("motion", 2))
 
@@ -220,7 +227,13 @@ class Hungry(Model):
             FakeViews(),
             EvaluationError,
             r"6 views of rgb \(1, 3, 8, 8\) and flow \(1, 4, 8, 8\) do not fit into the memory of cpu; take fewer at "
-            r"once \(batch_views below 6\)",
+            r"once \(batch_steps below 6\)",
+        ),
+        (
+            Hungry(),
+            FakeViews((8,), (1,), steps=40),
+            EvaluationError,
+            r"1 views of rgb \(40, 3, 8, 8\) and flow .* do not fit into the memory of cpu; one is the least",
         ),
     ],
 )
@@ -233,8 +246,8 @@ def test_what_cannot_be_judged_is_said(model: Model, views: FakeViews, error: ty
     ("options", "message"),
     [
         ({"precision": "8"}, r"precision is one of \['32-true', 'bf16-mixed', '16-mixed'\], got '8'"),
-        ({"batch_views": 0}, r"batch_views is at least 1 and workers at least 0, got 0 and 0"),
-        ({"workers": -1}, r"batch_views is at least 1 and workers at least 0, got 32 and -1"),
+        ({"batch_steps": 0}, r"batch_steps is at least 1 and workers at least 0, got 0 and 0"),
+        ({"workers": -1}, r"batch_steps is at least 1 and workers at least 0, got 32 and -1"),
         ({"device": "abacus"}, r"device 'abacus' cannot be used here \(.*\); try auto, cpu or cuda"),
     ],
 )

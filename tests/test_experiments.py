@@ -159,8 +159,6 @@ def test_the_papers_suites_have_the_numbers_of_the_configurations(name: str) -> 
         if config.weights == "auto":  # there on the command line
             assert rows[0].config.weights in ("weights/resnet50_caffe", "auto")
             config = replace(config, weights=rows[0].config.weights)
-        # TSN's configuration leaves the estimator to its default.
-        config = replace(config, flow=replace(config.flow, estimator="tvl1"))
         assert rows[0].config == config, variant
     assert not configs, "a configuration that the suite has not"
     tsn = [row.config for suite in ("ucf101", "hmdb51") for row in Suite.load(suite).rows() if "tsn" in row.variant]

@@ -56,8 +56,16 @@ def built(conversion: Conversion) -> VideoModel:
 
 
 def read_back(path: Path) -> dict[str, Any]:
-    """A version 5 file's own parameters, by scipy alone."""
-    params = scipy.io.loadmat(path)["net"]["params"][0, 0]
+    """A file's own parameters, by scipy or h5py alone."""
+    if path.read_bytes()[:10] == b"MATLAB 7.3":
+        with h5py.File(path) as file:
+            names, values = (file["params"][key][:, 0] for key in ("name", "value"))
+            return {
+                "".join(map(chr, np.ravel(file[name][()]))): file[value][()].T
+                for name, value in zip(names, values, strict=True)
+            }
+    read = scipy.io.loadmat(path)
+    params = read["net"]["params"][0, 0] if "net" in read else read["params"]
     return {str(row["name"][0]): row["value"] for row in params[0]}
 
 
@@ -224,22 +232,24 @@ MEAN = {"averageImage": np.array([128.0] * 20 + list(reference.RGB_MEAN)).reshap
 def test_st_resnet_stage_1(tmp_path: Path) -> None:
     arrays = two_streams(10)
     net = files.net(files.stage1_layers(), arrays, normalization=MEAN)
-    conversion = converted(files.write(tmp_path / "ucf101-ST-ResNet50-split=1.mat", {"net": net}))
+    path = files.write(tmp_path / "ucf101-ST-ResNet50-split=1.mat", {"net": net})
+    conversion = converted(path)
     assert (conversion.kind, conversion.model) == ("ST-ResNet, stage 1, ResNet-50", "st_resnet50")
     assert (conversion.numbers["temporal_pool"], conversion.notes) == (None, ())
     rgb, flow = clips(5)
-    closely(built(conversion)(rgb, flow), reference.st_resnet(arrays, rgb, flow))
+    closely(built(conversion)(rgb, flow), reference.st_resnet(read_back(path), rgb, flow))
 
 
 @pytest.mark.parametrize("version", ["5", "7.3"])
 def test_st_resnet_stage_2(version: str, tmp_path: Path) -> None:
     arrays = two_streams(11)
     net = files.net(files.pooled(files.stage1_layers()), arrays, normalization=MEAN)
-    conversion = converted(files.write(tmp_path / "final.mat", net, version=version))
+    path = files.write(tmp_path / "final.mat", net, version=version)
+    conversion = converted(path)
     assert (conversion.kind, conversion.model) == ("ST-ResNet, stage 2, ResNet-50", "st_resnet50")
     assert (conversion.numbers["temporal_pool"], conversion.numbers["temporal_pool_stride"]) == (5, 2)
     rgb, flow = clips(11)
-    wanted = reference.st_resnet(arrays, rgb, flow, pool=(5, 2))
+    wanted = reference.st_resnet(read_back(path), rgb, flow, pool=(5, 2))
     assert wanted.shape == (1, 8, K)
     closely(built(conversion)(rgb, flow), wanted)
 
@@ -247,12 +257,13 @@ def test_st_resnet_stage_2(version: str, tmp_path: Path) -> None:
 def test_st_mulnet(tmp_path: Path) -> None:
     arrays = two_streams(12, **MULNET)
     layers = files.pooled(files.stage1_layers(kind="Mul", filters="extra", dropout=0.8), stride=1)
-    conversion = converted(files.write(tmp_path / "mul.mat", {"net": files.net(layers, arrays)}))
+    path = files.write(tmp_path / "mul.mat", {"net": files.net(layers, arrays)})
+    conversion = converted(path)
     assert (conversion.kind, conversion.model) == ("ST-MulNet, ResNet-50", "st_mulnet50")
     assert (conversion.numbers["temporal_pool"], conversion.numbers["temporal_pool_stride"]) == (5, 1)
     assert (conversion.numbers["dropout"], conversion.numbers["motion_dropout"]) == (0.0, 0.8)
     rgb, flow = clips(6)
-    wanted = reference.st_resnet(arrays, rgb, flow, pool=(5, 1), multiply=True)
+    wanted = reference.st_resnet(read_back(path), rgb, flow, pool=(5, 1), multiply=True)
     closely(built(conversion)(rgb, flow), wanted)
 
 
@@ -287,7 +298,7 @@ def test_the_command_converts_full_width(tmp_path: Path, capsys: Printed) -> Non
     rgb, flow = clips(5, 32, 32)
     with torch.no_grad():
         got = loaded.model(rgb, flow)
-    wanted = reference.st_resnet(arrays, rgb, flow, pool=(5, 2))
+    wanted = reference.st_resnet(read_back(path), rgb, flow, pool=(5, 2))
     torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -147,6 +147,8 @@ def test_shapes_layer_by_layer(
             assert seen[f"{stream}.backbone.{last}"] == (T, C, h, w), (stream, name)
         for name, (inner, outer) in units.items():
             _, h, w = maps[name]
+            # What leaves the first unit is what is injected.
+            assert seen[f"{stream}.backbone.{name}.0.bn3"] == (T, outer, h, w)
             assert seen[f"{stream}.backbone.{name}.1.conv1"] == (T, inner, h, w)
             assert seen[f"{stream}.backbone.{name}.1.conv2"] == (T, inner, h, w)
             assert seen[f"{stream}.backbone.{name}.1.conv3"] == (T, outer, h, w)
@@ -195,11 +197,14 @@ def test_motion_adds_no_reach(full: STResNet) -> None:
     assert changed == list(range(1, 18))
 
 
-@pytest.mark.parametrize("name", ["st_resnet50", "st_resnet18", "st_resnet34"])
-def test_a_still_clip_is_judged_as_by_the_2d_network(name: str) -> None:
-    flat = network(name, temporal_units="none")
+@pytest.mark.parametrize(
+    ("name", "width", "size"),
+    [("st_resnet50", 64, 32), ("st_resnet50", 4, 64), ("st_resnet18", 4, 64), ("st_resnet34", 4, 64)],
+)
+def test_a_still_clip_is_judged_as_by_the_2d_network(name: str, width: int, size: int) -> None:
+    flat = network(name, temporal_units="none", width=width)
     grown = grown_from(flat, temporal_units="second")
-    rgb, flow = (x.expand(-1, 19, -1, -1, -1) for x in clips(1))
+    rgb, flow = (x.expand(-1, 19, -1, -1, -1) for x in clips(1, height=size, width=size))
     with torch.no_grad():
         for wanted, got in zip(streams(flat(rgb, flow)), streams(grown(rgb, flow)), strict=True):
             close = (wanted - got).abs().amax((0, 2)) / wanted.abs().max()
@@ -244,15 +249,16 @@ def test_a_basic_unit_begins_as_its_3x3_filters_spread_over_three_steps() -> Non
 # What reaches what
 
 
-def test_the_branch_reads_the_sum_before_the_relu() -> None:
-    model = network()
+@pytest.mark.parametrize(("width", "size"), [(64, 32), (4, 64)])
+def test_the_branch_reads_the_sum_before_the_relu(width: int, size: int) -> None:
+    model = network(width=width)
     with torch.no_grad():
         for number in range(4):  # motion's first units answer zero
             first = model.motion.backbone.units(number)[0]
             for norm in (first.bn3, first.downsample[1]):  # type: ignore[index, union-attr]
                 norm.weight.zero_()  # type: ignore[union-attr]
                 norm.bias.zero_()  # type: ignore[union-attr]
-        rgb, flow = clips()
+        rgb, flow = clips(height=size, width=size)
         got, _ = streams(model(rgb, flow))
         x = standard = model.appearance.stem(rgb)
         for number in range(4):
@@ -282,7 +288,17 @@ def test_directions_of_values_and_gradients(
     direction: str, flow_moves_appearance: bool, rgb_moves_motion: bool, place: str, operation: str
 ) -> None:
     model = network(direction=direction, place=place, operation=operation)
-    rgb, flow = (x.requires_grad_() for x in clips())
+    check_directions(model, clips(), flow_moves_appearance, rgb_moves_motion)
+
+
+def test_the_papers_network_leads_motion_into_appearance_and_its_gradients_back(full: STResNet) -> None:
+    check_directions(full, clips(height=32, width=32), True, False)
+
+
+def check_directions(
+    model: STResNet, given: tuple[Tensor, Tensor], flow_moves_appearance: bool, rgb_moves_motion: bool
+) -> None:
+    rgb, flow = (x.requires_grad_() for x in given)
     a, m = streams(model(rgb, flow))
     with torch.no_grad():
         other_flow, other_rgb = streams(model(rgb, 255 - flow)), streams(model(255 - rgb, flow))
@@ -410,9 +426,9 @@ def test_the_first_poolings_of_the_layouts_differ() -> None:
     state = caffe.state_dict()
     state["conv1.bias"].zero_()
     other.load_state_dict({name: value for name, value in state.items() if name != "conv1.bias"})
-    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
-        a, b = caffe.eval().stem(x), other.eval().stem(x)
+        a, b = caffe.double().eval().stem(x), other.double().eval().stem(x)
     assert a.shape == b.shape
     assert not torch.allclose(a, b)
 
@@ -469,7 +485,8 @@ def test_st_mulnet_is_as_its_released_code() -> None:
     model = network("st_mulnet50")
     assert {c.operation for c in model.connections} == {"multiply"}
     assert model.votes == (("appearance", 1), ("motion", 1))
-    assert (model.spec.steps, model.spec.stride, model.appearance.dropout.p) == (5, (5, 35), 0.8)
+    assert (model.spec.steps, model.spec.stride) == (5, (5, 35))
+    assert (model.appearance.dropout.p, model.motion.dropout.p) == (0.0, 0.8)
     filters = {n: module for n, module in model.named_modules() if isinstance(module, TemporalConv)}
     assert sorted(filters) == sorted(
         f"{s}.backbone.layer{i}.1.temporal" for s in ("appearance", "motion") for i in (1, 2, 3, 4)

@@ -10,7 +10,7 @@ from twostream.data.transforms import Augment
 from twostream.errors import UsageError
 from twostream.models import create_model
 from twostream.training.config import FlowConfig, Machine, OptimConfig, TrainConfig, TrainerConfig, resolve
-from twostream.training.optim import freeze, parameter_groups
+from twostream.training.optim import freeze, parameter_groups, rate_factor
 
 LAPTOP = Machine(accelerator="cpu", cores=2, fast_bf16=False)
 SERVER = Machine(accelerator="cuda", cores=16, fast_bf16=True)
@@ -146,3 +146,54 @@ def test_every_shipped_configuration_parses(file: Path) -> None:
     resolved = resolve(config, machine=SERVER, clips=9537, validation=954, pretrained=True)
     freeze(model, resolved.optim.frozen)
     assert parameter_groups(model, resolved.optim)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps_an_epoch", "epochs", "rates"),
+    [
+        ("base_appearance", 373, 6, [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4]),
+        ("base_motion", 7451, 4, [1e-2, 1e-3, 1e-4, 1e-5]),
+        ("stage1", 746, 8, [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 2),
+        ("stage2", 75, 2, [1e-4, 1e-5]),
+    ],
+)
+def test_the_recipes_of_st_resnet_have_the_released_codes_steps_and_rates(
+    recipe: str, steps_an_epoch: int, epochs: int, rates: list[float]
+) -> None:
+    """Section 5 of the papers' sheet, for the 9,537 training videos of UCF101's first split, all of them trained on."""
+    file = Path(__file__).parents[1] / "configs" / f"ucf101_st_resnet50_{recipe}.yaml"
+    config = parse_train(["--config", str(file), "--data", "d", "--out", "o"])
+    optim, trainer = config.optim, config.trainer
+    assert (config.val_fraction, trainer.keep, config.flow.quality) == (0.0, "last", "papers")
+    assert optim.batch_size
+    assert optim.lr
+    assert trainer.repeats
+    videos_a_step = optim.batch_size * optim.accumulate
+    assert videos_a_step == (256 if recipe == "base_appearance" else 128)
+    assert -(-9537 * trainer.repeats // videos_a_step) == steps_an_epoch
+    assert trainer.epochs == epochs
+    factor = rate_factor(optim, steps_an_epoch * epochs)
+    for epoch, rate in enumerate(rates):
+        first, last = epoch * steps_an_epoch, (epoch + 1) * steps_an_epoch - 1
+        assert [optim.lr * factor(step) for step in (first, last)] == pytest.approx([rate, rate]), epoch
+    assert optim.batch_norm_momentum == pytest.approx(1 - 0.95 ** (1 / optim.accumulate), abs=1e-5)
+
+
+def test_the_multipliers_of_st_resnets_recipes() -> None:
+    """Section 5: biases and batch norm's weights at twice the rate, its shifts at the rate, decay on filters alone."""
+    file = Path(__file__).parents[1] / "configs" / "ucf101_st_resnet50_stage1.yaml"
+    config = parse_train(["--config", str(file), "--data", "d", "--out", "o"])
+    with torch.device("meta"):
+        model = create_model(config.model, num_classes=101, **config.model_args)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {}
+    for group in parameter_groups(model, config.optim):
+        for parameter in group["params"]:  # type: ignore[attr-defined]
+            found[names[id(parameter)]] = (group["lr"], group["weight_decay"])
+    assert len(found) == len(names)
+    norms = {f"{n}." for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    for name, (rate, decay) in found.items():
+        of_norm = name[: name.rindex(".") + 1] in norms
+        twice = name.endswith(".weight") if of_norm else name.endswith(".bias")
+        assert rate == pytest.approx(2e-3 if twice else 1e-3), name
+        assert decay == (5e-4 if name.endswith(".weight") and not of_norm else 0.0), name

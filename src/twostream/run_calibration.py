@@ -114,7 +114,7 @@ def calibrate_run(
     protocol: str = "25-step",
     device: str = "auto",
     workers: int = 0,
-    batch_views: int = 25,
+    batch_steps: int = 25,
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
 ) -> RunCalibration:
@@ -127,7 +127,7 @@ def calibrate_run(
     Args:
         run: a finished run.
         protocol: a name of ``evaluation.protocols.PROTOCOLS``; a temperature holds for its protocol.
-        device, workers, batch_views: see :func:`evaluation.evaluate.evaluate`.
+        device, workers, batch_steps: see :func:`evaluation.evaluate.evaluate`.
         say: takes a line for the user.
         progress: called with (done, total, what).
 
@@ -167,7 +167,7 @@ def calibrate_run(
             protocol=protocol,
             device=device,
             workers=workers,
-            batch_views=batch_views,
+            batch_steps=batch_steps,
             say=say,
             progress=progress,
         )

@@ -211,7 +211,7 @@ def evaluate_run(
     precision: Precision = "32-true",
     workers: int = 0,
     flow_workers: int = 1,
-    batch_views: int = 25,
+    batch_steps: int = 25,
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -226,7 +226,7 @@ def evaluate_run(
         split: another split of the same data than the run's; its test videos must not be the run's training videos.
         protocol: a name of ``evaluation.protocols.PROTOCOLS``.
         stream_weights: weights of the streams' votes; equal by default.
-        device, precision, workers, batch_views: see :func:`evaluation.evaluate.evaluate`.
+        device, precision, workers, batch_steps: see :func:`evaluation.evaluate.evaluate`.
         flow_workers: processes that compute flow.
         say: takes a line for the user.
         progress: called with (done, total, what).
@@ -289,7 +289,7 @@ def evaluate_run(
         views,
         classes=loaded.classes,
         device=device,
-        batch_views=batch_views,
+        batch_steps=batch_steps,
         workers=workers,
         precision=precision,
         meta=meta,

@@ -24,7 +24,12 @@ def evaluate(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read videos ahead")
-    parser.add_argument("--batch-views", type=at_least(1), default=25, help="views that pass the network at once")
+    parser.add_argument(
+        "--batch-steps",
+        type=at_least(1),
+        default=25,
+        help="frames, each with its stack of flow, that pass the network at once; one view at least",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
     from twostream import console
@@ -39,7 +44,7 @@ def evaluate(argv: Sequence[str]) -> int:
             stream_weights=numbers(args.stream_weights) or None,
             device=args.device,
             workers=args.workers,
-            batch_views=args.batch_views,
+            batch_steps=args.batch_steps,
             say=console.say,
             progress=progress,
         )

@@ -72,7 +72,7 @@ def evaluate(
     *,
     classes: Sequence[str],
     device: str = "auto",
-    batch_views: int = 32,
+    batch_steps: int = 32,
     workers: int = 0,
     precision: Precision = "32-true",
     meta: Mapping[str, Any] | None = None,
@@ -87,8 +87,9 @@ def evaluate(
         views: the videos; every one must have as many views as the others, of any size.
         classes: the K class names.
         device: ``"auto"`` (the GPU if there is one) or a torch device.
-        batch_views: how many views pass through the model at once. Small videos share a batch, the views of one
-            video are spread over several; the scores are the same up to rounding.
+        batch_steps: how many frames, or stacks of flow where these are more, pass through the model at once: views
+            times steps of each, for that is what takes memory; one view at least. Small videos share a batch, the
+            views of one video are spread over several; the scores are the same up to rounding.
         workers: processes that read videos ahead; 0 reads in this one.
         precision: arithmetic of the network, as a training run names it; logits are kept as 32-bit floats.
         meta: what the Scores shall say about where they come from (protocol, split, part, model ...).
@@ -101,8 +102,8 @@ def evaluate(
     """
     if precision not in _TYPES:
         raise UsageError(f"precision is one of {list(get_args(Precision))}, got {precision!r}")
-    if batch_views < 1 or workers < 0:
-        raise UsageError(f"batch_views is at least 1 and workers at least 0, got {batch_views} and {workers}")
+    if batch_steps < 1 or workers < 0:
+        raise UsageError(f"batch_steps is at least 1 and workers at least 0, got {batch_steps} and {workers}")
     if not len(views):
         raise EvaluationError("there are no videos to evaluate; look at the split with: twostream check DATA")
     target = resolve_device(device)
@@ -122,7 +123,7 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()]
     model.to(target).eval()
     try:
-        for batch in _batches(loader, batch_views, counts):
+        for batch in _batches(loader, batch_steps, counts):
             logits = _forward(model, batch, target, precision)
             start = 0
             for number, rgb, _ in batch:
@@ -170,8 +171,8 @@ def resolve_device(name: str) -> torch.device:
 _Piece = tuple[int, Tensor, Tensor]
 
 
-def _batches(loader: Iterable[VideoViews], batch_views: int, counts: list[int]) -> Iterator[list[_Piece]]:
-    """Views of one size, at most ``batch_views`` at once, in order; ``counts`` learns how many each video has."""
+def _batches(loader: Iterable[VideoViews], batch_steps: int, counts: list[int]) -> Iterator[list[_Piece]]:
+    """Views of one size in order, one or of ``batch_steps`` steps at once; ``counts`` learns each video's views."""
     pending: list[_Piece] = []
     for number, video in enumerate(loader):
         rgb, flow = video.rgb, video.flow
@@ -181,17 +182,22 @@ def _batches(loader: Iterable[VideoViews], batch_views: int, counts: list[int]) 
                 f"got {tuple(rgb.shape)} and {tuple(flow.shape)}"
             )
         counts[number] = len(rgb)
-        for start in range(0, len(rgb), batch_views):
-            piece = (number, rgb[start : start + batch_views], flow[start : start + batch_views])
+        at_once = max(1, batch_steps // _steps(rgb, flow))
+        for start in range(0, len(rgb), at_once):
+            piece = (number, rgb[start : start + at_once], flow[start : start + at_once])
             if pending and (
                 pending[0][1].shape[1:] != piece[1].shape[1:]
                 or pending[0][2].shape[1:] != piece[2].shape[1:]
-                or sum(len(p[1]) for p in pending) + len(piece[1]) > batch_views
+                or sum(len(p[1]) for p in pending) + len(piece[1]) > at_once
             ):
                 yield pending
                 pending = []
             pending.append(piece)
     yield pending
+
+
+def _steps(rgb: Tensor, flow: Tensor) -> int:
+    return max(rgb.shape[1], flow.shape[1])
 
 
 def _forward(model: nn.Module, batch: list[_Piece], device: torch.device, precision: Precision) -> Tensor:
@@ -203,9 +209,11 @@ def _forward(model: nn.Module, batch: list[_Piece], device: torch.device, precis
             logits: Tensor = model(rgb.to(device), flow.to(device))
         logits = logits.float().cpu()
     except torch.OutOfMemoryError as error:
+        least = _steps(rgb, flow)
+        way = f"take fewer at once (batch_steps below {len(rgb) * least})" if len(rgb) > 1 else "one is the least"
         raise EvaluationError(
             f"{len(rgb)} views of rgb {tuple(rgb.shape[1:])} and flow {tuple(flow.shape[1:])} do not fit into the "
-            f"memory of {device}; take fewer at once (batch_views below {len(rgb)})"
+            f"memory of {device}; {way}"
         ) from error
     if logits.ndim != 3 or len(logits) != len(rgb):
         raise ShapeError(f"a model answers (B, V, K) for B={len(rgb)} views, got {tuple(logits.shape)}")

@@ -139,7 +139,7 @@ def try_network(
         view_dataset(protocol, judged, store, model.spec, short_clips=config.short_clips),
         classes=annotations.classes,
         device="cpu" if config.trainer.accelerator == "cpu" else "auto",
-        batch_views=25,
+        batch_steps=25,
         meta={"protocol": row.protocol, "merge": protocol.merge, "split": row.split, "part": "test"},
         progress=progress,
     )

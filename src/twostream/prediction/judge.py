@@ -140,7 +140,8 @@ class Judge:
             views,
             classes=self._classes,
             device=str(self._device),
-            batch_views=len(self._waiting),
+            # All that waits, in one go.
+            batch_steps=len(rgb) * max(rgb.shape[1], flow.shape[1]),
             precision=self._precision,
         )
         self._answers.append(answer)
