@@ -265,7 +265,7 @@ def verdict(found: Sequence[dict[tuple[str, str], float]]) -> bool:
     return good
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=7)
@@ -273,9 +273,11 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32, help="at STPN's sites")
     parser.add_argument("--cbp-batch", type=int, default=8, help="at CBP's sites")
     parser.add_argument("--compile", action="store_true", help="compiled forms as well")
-    args = parser.parse_args()
-    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    args = parser.parse_args(argv)
     sites = [site for site in SITES if site.name.startswith(args.site)]
+    if not sites:
+        parser.error(f"--site: no name begins with {args.site!r}; there are {', '.join(site.name for site in SITES)}")
+    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, {args.rounds} rounds")
     found = [measure(site, args.cbp_batch if site.cbp else args.batch, args) for site in sites]
     good = verdict(found)
     return 0 if good or args.device != "cpu" else 1

@@ -277,7 +277,10 @@ def test_hashes_of_another_seed_come_with_the_checkpoint(tmp_path: Path) -> None
     assert loaded.numbers["hash_seed"] == 5
     assert torch.equal(loaded(*clips()), network(*clips()))
     with pytest.raises(ShapeError, match=r"top\.stcb\.hashes were drawn for d=20, this fusion has d=24"):
-        transfer(build(top_d=24).float(), load_model(tmp_path), classes=["a", "b", "c"])
+        transfer(build(top_d=24, hash_seed=5).float(), load_model(tmp_path), classes=["a", "b", "c"])
+    with pytest.raises(UsageError, match=r"drawn with another hash_seed than this network's \(4\); give the"):
+        transfer(build(hash_seed=4).float(), load_model(tmp_path), classes=["a", "b", "c"])
+    transfer(build(hash_seed=5).float(), load_model(tmp_path), classes=["a", "b", "c"])
 
 
 def test_what_it_is_shown() -> None:
@@ -294,6 +297,7 @@ def test_what_it_is_shown() -> None:
         ({"snippets": 2}, "their number is odd, 1, 3, 5 ..., got 2"),
         ({"snippets": 0}, "got 0"),
         ({"min_spread": 0.5}, "min_spread and max_spread go together, got 0.5 and None"),
+        ({"min_spread": 0.5, "max_spread": 1.0, "test_stride": 3}, r"test_stride \(3\) is .* leave one of them out"),
         ({"dropout": 1.0}, "at least 0 and below 1, got 1.0"),
         ({"attention_hidden": 0}, "attention_hidden is at least 1, got 0"),
         ({"bilinear_size": 0}, "bilinear_size is at least 1, got 0"),

@@ -49,7 +49,9 @@ class InputSpec:
         test_stride: the same at test time, for ``snippets``; None: the middle of ``stride``.
         spread: for ``snippets``, in the place of strides: the lowest and highest share of the clip that lies between
             the first and the last snippet, whatever its length; the middle at test time.
-        rgb_offset: for ``snippets``, the frame that is shown, counted from the one that the middle snippet begins at.
+        rgb_offset: for ``snippets``, the frame that is shown, counted from the place where the clip is drawn. The
+            middle snippet begins ``flow_offset`` from there, but for a video's ends: they push the snippets aside, all
+            by as much, and not the frame.
         fps: common frame rate that frames are chosen by before flow is computed; None keeps each video's own.
         region: what of the frame crops are taken from: all of the ``"frame"``, or the square in which a clip's
             ``"motion"`` is, see :func:`twostream.data.region.moving_region`.

@@ -93,7 +93,8 @@ def sample_training(
 
     ``stride`` given (for ``strided`` only) draws as ST-ResNet's released code does: the stride is common to the clips
     of a micro-batch, so the caller draws it, and the run that starts at the first grid point is never taken where there
-    is another, because an index there is off by one.
+    is another, because an index there is off by one. A third accident of that code is not repeated: after a video too
+    short for the drawn stride, the rest of its micro-batch is drawn with that video's.
 
     Raises:
         ShortClipError: see :func:`valid_steps`.

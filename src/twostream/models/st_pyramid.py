@@ -231,6 +231,26 @@ class SpatiotemporalPyramid(VideoModel):
                 f"got {rgb.shape[1]} and {flow.shape[1]}"
             )
 
+    def adapt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The tensors as they are.
+
+        Raises:
+            UsageError: fusions of the same size that were drawn with another ``hash_seed``: what was learned above them
+                means nothing under other hashes, and with theirs the network would not be the one that was asked for.
+        """
+        for name, own in self.named_modules():
+            hashes, size = (state.get(f"{name}.{of}") for of in ("hashes", "size"))
+            if not isinstance(own, CompactBilinear) or hashes is None or size is None:
+                continue
+            of_one_size = hashes.shape == own.hashes.shape and size == own.size
+            if of_one_size and not hashes.equal(own.hashes):
+                raise UsageError(
+                    f"the hashes of {name} were drawn with another hash_seed than this network's "
+                    f"({self.numbers['hash_seed']}); give the hash_seed of the run it starts from, or start from its "
+                    "streams"
+                )
+        return super().adapt(state)
+
     def load_backbones(self, state: Mapping[str, Tensor], *, source: str) -> str:
         """The frame's network takes the weights as they are, the flow's with its first layer spread over 2L channels.
 
@@ -325,7 +345,8 @@ def st_pyramid(
         min_stride, max_stride: frames between snippets, drawn in training.
         test_stride: the same at test time; None: the middle of both.
         min_spread, max_spread: given, snippets lie over this share of each clip, however long, and not at strides.
-        rgb_offset: the frame shown, counted from the middle snippet's first; the paper's figures say 0 and 5.
+        rgb_offset: the frame shown, counted from the middle snippet's first; the paper's figures say 0 and 5. Near a
+            video's ends the snippets are moved inwards and the frame is not.
         size: side of the training crop in px.
         resize: stored short side in px; None: 8/7 of ``size``.
         flow_length: L, fields per stack.
@@ -341,6 +362,11 @@ def st_pyramid(
         raise UsageError(f"snippets lie around the frame: their number is odd, 1, 3, 5 ..., got {snippets}")
     if (min_spread is None) != (max_spread is None):
         raise UsageError(f"min_spread and max_spread go together, got {min_spread} and {max_spread}")
+    if test_stride is not None and min_spread is not None:
+        raise UsageError(
+            f"test_stride ({test_stride}) is a distance in frames, and min_spread and max_spread say that snippets lie "
+            "over a share of the clip: leave one of them out"
+        )
     if not 0 <= dropout < 1:
         raise UsageError(f"dropout is the share of features set to zero, at least 0 and below 1, got {dropout}")
     for name, value, least in (

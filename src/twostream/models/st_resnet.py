@@ -272,7 +272,8 @@ def st_resnet(
         operation: sum or product.
         connected_stages: those of ``conv2 conv3 conv4 conv5`` at which the streams are joined.
         temporal_units: which unit of each stage looks over time. ``"all"`` is all but the first, whose 1x1 carries the
-            stride; ``"none"`` leaves every step alone.
+            stride; ``"none"`` leaves every step alone. (The released code goes by names, and in a ResNet-101 or 152
+            would find the second unit of the first and the last stage only; here it is that of all four.)
         temporal_streams: in which streams.
         temporal_init: how filters over time begin, also when weights of an image network or a two-stream run are
             taken over.
