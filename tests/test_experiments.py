@@ -273,7 +273,7 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"published": [{"what": "x", "top1": 93.4, "source": "y", "certainty": "memory"}]}, "top1 is a share from 0"),
         ({"published": [{"what": "x", "top1": 0.9, "source": "y", "certainty": "sure"}]}, "verified or secondary or"),
         ({"published": [{"what": "x", "top1": 0.9, "certainty": "memory"}]}, "the key source is missing"),
-        ({"references": ["luck"]}, "references must be a list, each chance or clip_shape or ceiling"),
+        ({"references": ["luck"]}, "references must be a list, each chance or clip_shape or flow_histogram or ceiling"),
         ({"data": {"motion_shapes": {"set": "wher"}}}, "there is no set 'wher'"),
         ({"data": {"motion_shapes": {"set": "where", "sise": 64}}}, "unknown key sise; did you mean size?"),
         ({"data": {"motion_shapes": {"set": "where"}}, "splits": [1, 2]}, "generated videos have split 1 only"),
@@ -326,7 +326,7 @@ def ran(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
         },
         "baseline": "late",
         "streams": True,
-        "references": ["chance", "clip_shape", "ceiling"],
+        "references": ["chance", "clip_shape", "flow_histogram", "ceiling"],
     }
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
@@ -430,6 +430,7 @@ def test_the_table_of_a_real_suite(ran: Any, shapes: Path, capsys: pytest.Captur
     }
     assert lines["chance", None]["top1"] == 0.25
     assert lines["clip_shape", None]["top1"] == 0.25  # all of one size
+    assert lines["flow_histogram", None]["top1"] > 0.25  # the classes are motions
     assert lines["late", None]["versus"] is None
     assert lines["late", "motion"]["versus"]["pairs"] == 1
     assert lines["broken", None]["rows"] == 0

@@ -12,13 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from twostream.clip import Looking, Scores
 from twostream.data import motion_shapes
 from twostream.data.annotations import Annotations, load_annotations
+from twostream.data.preparation import sources_of
 from twostream.data.reading import read_videos
 from twostream.errors import TwostreamError
+from twostream.experiments.flow_histograms import FloatArray, describe
 from twostream.experiments.hits import Hits
 from twostream.experiments.joined_scores import joined_row
-from twostream.experiments.references import ceiling, chance, clip_shape
+from twostream.experiments.references import ceiling, chance, clip_shape, linear_scores
 from twostream.experiments.rows import (
     Finished,
     SuiteFolder,
@@ -31,9 +34,10 @@ from twostream.experiments.rows import (
 )
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import MotionShapes, Reference, Row, data_name
+from twostream.flow.extract import extract
 from twostream.runs import RunFolder, evaluate_run
-from twostream.training.config import TrainConfig
-from twostream.training.run import train
+from twostream.training.config import Machine, TrainConfig, resolve
+from twostream.training.run import absolute, adopt_store, open_store, train
 from twostream.video import VideoError, VideoInfo
 from twostream.work_claims import Owner, claimed
 
@@ -93,6 +97,7 @@ class Maker:
         # Of its claims: what tells this process from all others that work on the suite.
         self.run = secrets.token_hex(8)
         self.decoded: dict[Path, VideoInfo | VideoError] = {}
+        self.described: dict[tuple[str, str], FloatArray] = {}
 
     def make(self, row: Row) -> Finished | Owner:
         """Train and judge a row, and write its file; or, where another process is at it, that process."""
@@ -257,12 +262,41 @@ class Maker:
         annotations = self.annotations(row)
         if reference == "chance":
             return chance(len(annotations.classes)), {}, None, {}
+        if reference == "flow_histogram":
+            scores, left_out = self.flow_histogram(row, annotations)
+            return figures_of(scores), {}, Hits.of(scores), left_out
         # Splits share most of their videos, and each is decoded once.
         paths = [item.path for item in annotations.items() if item.path not in self.decoded]
         workers = row.config.flow.workers or self.cores
         self.decoded.update(read_videos(paths, workers=workers, progress=self.progress))
         scores, left_out = clip_shape(annotations, self.decoded)
         return figures_of(scores), {}, Hits.of(scores), left_out
+
+    def flow_histogram(self, row: Row, annotations: Annotations) -> tuple[Scores, dict[str, str]]:
+        """A linear model on histograms of a row's flow, which is computed where it is missing."""
+        config = replace(
+            row.config, data=str(self.videos(row.data, row.config)), out=str(self.folder.run_folder(row)), init=None
+        )
+        if self.jobs > 1:
+            config = shared(config, self.cores)
+        config = resolve(
+            adopt_store(config),
+            machine=Machine.detect(config.trainer.accelerator),
+            clips=len(annotations.parts["train"]),
+            validation=0,
+            pretrained=False,
+        )
+        store = open_store(absolute(config))
+        items = (*annotations.parts["train"], *annotations.parts["test"])
+        summary = extract(sources_of(items), store, workers=config.flow.workers or 1, progress=self.progress)
+        looking: Looking = "motion" if config.model_args.get("region") == "motion" else "frame"
+        for item in items:
+            # Splits share most of their clips.
+            if item.video not in summary.failed and (str(store.root), item.name) not in self.described:
+                self.described[str(store.root), item.name] = describe(item, store, region=looking)
+        features = {name: found for (root, name), found in self.described.items() if root == str(store.root)}
+        scores = linear_scores(annotations, features, "flow_histogram", vote="flow")
+        return scores, {item.name: summary.failed[item.video] for item in items if item.video in summary.failed}
 
     def annotations(self, row: Row) -> Annotations:
         """The data set of a row, its training part whole."""

@@ -1,8 +1,9 @@
-"""What can be had without looking at the videos' content: figures that a network's must be seen beside.
+"""What can be had without a network: figures that a network's must be seen beside.
 
 ``chance`` guesses. ``clip_shape`` is a linear model on a clip's width, height and number of frames alone: where clips
-were cut by hand around what happens, their shape gives the class away. ``ceiling`` is what the best two streams could
-reach on generated videos, whose classes are made so that it is known.
+were cut by hand around what happens, their shape gives the class away. ``flow_histogram`` is the same model on
+histograms of the flow that the networks see. ``ceiling`` is what the best two streams could reach on generated videos,
+whose classes are made so that it is known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,27 +60,40 @@ def clip_shape(
         else:
             frames = len(frame_range(item.start, item.end, info.fps, info.frames))
             sizes[item.name] = (info.width, info.height, max(1, frames))
-    train, test = ([item for item in annotations.parts[part] if item.name in sizes] for part in ("train", "test"))
+    shapes = {name: np.array([*size, *np.log(size)], np.float64) for name, size in sizes.items()}
+    return linear_scores(annotations, shapes, "clip_shape", vote="shape"), failed
+
+
+def linear_scores(annotations: Annotations, features: Mapping[str, FloatArray], reference: str, *, vote: str) -> Scores:
+    """Train a linear model on the training part and score the test part (one view, one vote).
+
+    Args:
+        annotations: the data set.
+        features: (D,) of each clip by name; clips without any are left out.
+        reference: what it is called.
+        vote: the vote's name.
+
+    Raises:
+        DataError: no training or test clips have features.
+    """
+    train, test = ([item for item in annotations.parts[part] if item.name in features] for part in ("train", "test"))
     if not train or not test:
-        raise DataError(f"{annotations.data}: clip_shape needs clips to train and to test on that can be read")
+        raise DataError(f"{annotations.data}: {reference} needs clips to train and to test on that can be read")
 
-    def shapes(items: Sequence[VideoItem]) -> FloatArray:
-        plain = np.array([sizes[item.name] for item in items], np.float64)
-        return np.concatenate([plain, np.log(plain)], axis=1)
+    def of(items: Sequence[VideoItem]) -> FloatArray:
+        return np.stack([features[item.name] for item in items])
 
-    logits = linear_model(
-        shapes(train), np.array([item.label for item in train]), shapes(test), classes=len(annotations.classes)
-    )
-    scores = Scores(
+    labels = np.array([item.label for item in train])
+    logits = linear_model(of(train), labels, of(test), classes=len(annotations.classes))
+    return Scores(
         logits=logits[:, None, None].astype(np.float32),
         labels=np.array([item.label for item in test], np.int64),
         videos=tuple(item.name for item in test),
         groups=tuple(item.group for item in test),
         classes=annotations.classes,
-        votes=(("shape", 1),),
-        meta={"protocol": "clip_shape", "split": annotations.split, "part": "test"},
+        votes=((vote, 1),),
+        meta={"protocol": reference, "split": annotations.split, "part": "test"},
     )
-    return scores, failed
 
 
 def ceiling(settings: Settings) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -18,7 +18,7 @@
     protocol: 25-step
     baseline: late                     # the variant that the others are compared with
     streams: true                      # each stream's votes alone as lines of their own
-    references: [chance, clip_shape]   # what needs no video content
+    references: [chance, clip_shape]   # what needs no network; flow_histogram and ceiling too
     claims:                            # what the rows are to show, said before they are run
       - {claim: Two streams know more than one, better: late, worse: spatial}
       - {claim: Motion alone is enough, better: late, stream: motion, above: 0.5}   # or above: chance, ceiling
@@ -54,7 +54,7 @@ from twostream.experiments.schema import SuiteError, build, keys_of, merged, rea
 from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
 
-Reference = Literal["chance", "clip_shape", "ceiling"]
+Reference = Literal["chance", "clip_shape", "flow_histogram", "ceiling"]
 
 # Where files lie and how many processes work changes no figure; paths would also tie a row to one machine.
 _NO_MATTER = {
@@ -200,7 +200,8 @@ class Suite:
         streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
         published: what others print, for lines of their own.
         references: what is put beside the rows: ``chance``; ``clip_shape``, a linear model on width, height and frame
-            count; ``ceiling``, the best that any two streams can reach on generated videos.
+            count; ``flow_histogram``, the same on histograms of the rows' flow; ``ceiling``, the best that any two
+            streams can reach on generated videos.
         claims: what the rows are to show; said beforehand, and corrected for their number.
         source: the name or path it was loaded by.
         open_data: the file as a whole names none; a variant still may.
