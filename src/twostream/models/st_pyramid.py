@@ -318,8 +318,8 @@ def st_pyramid(
 
     One level of the pyramid is taken away by ``snippets=1`` (no temporal fusion), ``attention="none"`` (two inputs at
     the top) or ``top="concat"`` (nothing but a linear classifier on the pooled features). So that one set of numbers
-    serves such comparisons, those of an operator that is not chosen are not looked at: ``temporal_d``, ``attention_d`` and
-    ``top_d`` but for ``stcb``, ``bilinear_size`` but for ``bilinear``, ``length`` and ``l2_scope`` but for
+    serves such comparisons, those of an operator that is not chosen are not looked at: ``temporal_d``, ``attention_d``
+    and ``top_d`` but for ``stcb``, ``bilinear_size`` but for ``bilinear``, ``length`` and ``l2_scope`` but for
     ``signed_sqrt_l2``.
 
     Args:
