@@ -61,8 +61,25 @@ def test_gradients_of_first_and_second_order() -> None:
     assert torch.autograd.gradgradcheck(lambda *v: temporal_conv(*v, steps=3), leaves)
 
 
-def test_only_the_gradients_that_are_wanted() -> None:
-    x, weight, _ = inputs(1, 4, 2, 2)
+@pytest.mark.parametrize(("B", "T", "H", "W"), [(1, 5, 3, 4), (3, 4, 3, 4), (2, 1, 3, 4), (1, 2, 1, 1), (1, 2, 24, 32)])
+def test_float32_takes_another_way_to_the_same(B: int, T: int, H: int, W: int) -> None:
+    """By the library of the convolutions: values, gradients, and the gradients of these."""
+    leaves = inputs(B, T, H, W, C=6, D=7)
+    narrow = [x.detach().float().requires_grad_() for x in leaves]
+    found = []
+    for x, weight, bias in (leaves, narrow):
+        y = temporal_conv(x, weight, bias, steps=T)
+        first = torch.autograd.grad(y.sin().sum(), (x, weight, bias), create_graph=True)
+        second = torch.autograd.grad(sum(g.cos().sum() for g in first), (x, weight, bias))
+        found.append([y, *first, *second])
+    for wide, got in zip(*found, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double(), wide, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_only_the_gradients_that_are_wanted(kind: torch.dtype) -> None:
+    x, weight, _ = (v.detach().to(kind).requires_grad_() for v in inputs(1, 4, 2, 2))
     temporal_conv(x.detach(), weight, steps=4).sum().backward()
     assert x.grad is None
     assert weight.grad is not None
