@@ -233,7 +233,8 @@ class Hungry(Model):
             Hungry(),
             FakeViews((8,), (1,), steps=40),
             EvaluationError,
-            r"1 views of rgb \(40, 3, 8, 8\) and flow .* do not fit into the memory of cpu; one is the least",
+            r"1 views of rgb \(40, 3, 8, 8\) and flow .* do not fit into the memory of cpu; one is the "
+            r"least .*: take a protocol of fewer steps",
         ),
     ],
 )

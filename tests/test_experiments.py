@@ -24,6 +24,7 @@ from twostream.experiments import making
 from twostream.experiments import suite as suite_file
 from twostream.experiments.hits import Hits
 from twostream.experiments.joined_scores import join_votes
+from twostream.experiments.making import Maker
 from twostream.experiments.markdown import table_markdown
 from twostream.experiments.references import PENALTY, ceiling, chance, clip_shape, linear_model
 from twostream.experiments.rows import Finished, SuiteFolder, _processor, changes, figures_of, provenance, streams_of
@@ -958,6 +959,31 @@ def test_clip_shape_reads_shapes_and_nothing_else(tmp_path: Path) -> None:
     assert list(failed) == ["test/class0/broken.mp4"]
     with pytest.raises(DataError, match="clip_shape needs clips"):
         clip_shape(replace(data, parts={"train": (), "val": (), "test": ()}), videos)
+
+
+def test_flow_histograms_leave_out_what_cannot_be_read_and_look_where_something_moves(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "clips"
+    for part in ("train", "test"):
+        for label, step in enumerate(((2, 0), (0, 2))):
+            for n in range(2):
+                rng = np.random.default_rng(n)
+                frames = np.full((8, 64, 64, 3), 90, np.uint8)
+                thing = rng.integers(0, 255, (16, 16, 3), np.uint8)
+                for t, frame in enumerate(frames):
+                    x, y = 16 + step[0] * t, 16 + step[1] * t
+                    frame[y : y + 16, x : x + 16] = thing
+                write_video(data / part / f"class{label}" / f"{part}{label}{n}.mp4", frames, 10)
+    (data / "test" / "class0" / "broken.mp4").write_bytes(b"no video")
+    base = {**TINY["base"], "model": "temporal_resnet18", "model_args": {"region": "motion", "width": 8}}
+    suite = Suite.load(write(data=str(data), base=base, references=["flow_histogram"]))
+    maker = Maker(SuiteFolder(suite, tmp_path / "out"), lambda _: None)
+    figures, streams, hits, left_out = maker.figures("flow_histogram", suite.rows()[0])
+    assert (figures["top1"], streams) == (1.0, {})
+    assert hits is not None
+    assert len(hits.videos) == 4
+    assert list(left_out) == ["test/class0/broken.mp4"]
 
 
 @pytest.mark.data

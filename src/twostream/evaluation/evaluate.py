@@ -196,6 +196,9 @@ def _batches(loader: Iterable[VideoViews], batch_steps: int, counts: list[int]) 
     yield pending
 
 
+_LEAST = "one is the least that passes at once: take a protocol of fewer steps, or the CPU"
+
+
 def _steps(rgb: Tensor, flow: Tensor) -> int:
     return max(rgb.shape[1], flow.shape[1])
 
@@ -210,7 +213,7 @@ def _forward(model: nn.Module, batch: list[_Piece], device: torch.device, precis
         logits = logits.float().cpu()
     except torch.OutOfMemoryError as error:
         least = _steps(rgb, flow)
-        way = f"take fewer at once (batch_steps below {len(rgb) * least})" if len(rgb) > 1 else "one is the least"
+        way = f"take fewer at once (batch_steps below {len(rgb) * least})" if len(rgb) > 1 else _LEAST
         raise EvaluationError(
             f"{len(rgb)} views of rgb {tuple(rgb.shape[1:])} and flow {tuple(flow.shape[1:])} do not fit into the "
             f"memory of {device}; {way}"

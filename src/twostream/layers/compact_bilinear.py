@@ -107,7 +107,7 @@ class CompactBilinear(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The fused and normalised features."""
         self._check(inputs)
-        return in_full_precision(self._kept if self.lean else self._fused, inputs)
+        return in_full_precision(self._recomputed if self.lean else self._fused, inputs)
 
     def extra_repr(self) -> str:
         """The numbers it was built with."""
@@ -116,7 +116,7 @@ class CompactBilinear(nn.Module):
             f"l2_scope={self.l2_scope}, sum_pool={self.sum_pool}, lean={self.lean}"
         )
 
-    def _kept(self, *inputs: Tensor) -> Tensor:
+    def _recomputed(self, *inputs: Tensor) -> Tensor:
         """The same, with nothing but the inputs kept for the backward pass of the normalisation either."""
         if self.normalization == "none" or not torch.is_grad_enabled():
             return self._fused(*inputs)
