@@ -147,7 +147,7 @@ def test_what_does_not_pass_is_named_and_the_rest_goes_on(
         "begun: its first weights: ",
         "narrow: its first weights: no ImageNet weights are published for resnet18",
         "after: starts from pattern, which did not pass",
-        "late: counts the votes of pattern, which did not pass",
+        "late: joins the scores of pattern, which did not pass",
     ):
         assert words in problems, words
     assert str(tmp_path / "none.pth") in problems

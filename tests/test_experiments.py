@@ -23,15 +23,16 @@ from twostream.errors import UsageError
 from twostream.experiments import making
 from twostream.experiments import suite as suite_file
 from twostream.experiments.hits import Hits
-from twostream.experiments.joined_scores import join_votes
+from twostream.experiments.joined_scores import join_answers, join_votes
 from twostream.experiments.making import Maker
-from twostream.experiments.markdown import table_markdown
+from twostream.experiments.markdown import PARTS_EXPLANATION, table_markdown
 from twostream.experiments.references import PENALTY, ceiling, chance, clip_shape, linear_model
 from twostream.experiments.rows import Finished, SuiteFolder, _processor, changes, figures_of, provenance, streams_of
 from twostream.experiments.run import run_suite
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import MotionShapes, Row, Suite, shipped_suites
 from twostream.experiments.table import make_table, table_json
+from twostream.experiments.table_page import render
 from twostream.models.contract import VideoModel
 from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
@@ -94,7 +95,7 @@ def test_rows_of_shipped_suites_can_start_from_what_they_name(name: str) -> None
             row.config.model, num_classes=2, **{"size": row.config.size, **row.config.model_args, **narrow}
         )
 
-    trained = [row for row in variants.values() if not row.as_scores]
+    trained = [row for row in variants.values() if row.joined is None]
     sources = {v: network(variants[v]) for v in {before.variant for row in trained for before in row.after}}
     for row in trained:
         for before in row.after:
@@ -265,6 +266,9 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"baseline": "xyz"}, "no variant is called 'xyz'; there are late"),
         ({"protocol": "2-step"}, "protocol: no protocol is called '2-step'"),
         ({"variants": {"a": {}, "b": {"scores_of": ["a"]}}}, "scores_of names two variants or more and stands alone"),
+        ({"variants": {"a": {}, "b": {"fuse": ["a"]}}}, "fuse names two variants or more and stands alone"),
+        ({"variants": {"a": {}, "b": {"fuse": ["a", "c"]}}}, "fuse must name an earlier variant, or several"),
+        ({"variants": {"a": {"seed_plus": -1}}}, "seed_plus is a whole number from 0, got -1"),
         ({"variants": {"a": {}, "b": {"scores_of": ["a", "c"]}}}, "scores_of must name an earlier variant, or several"),
         ({"variants": {"a": {}, "c": {}, "b": {"scores_of": ["a", "c"], "size": 64}}}, "stands alone, as it trains"),
         (
@@ -653,6 +657,22 @@ def test_a_row_says_of_every_video_whether_it_was_right(two: SuiteFolder) -> Non
             two.finished(row)
 
 
+def test_accuracy_on_parts_of_the_test_videos(write: Callable[..., Path], tmp_path: Path) -> None:
+    parts = {"near": ["v0", "v1"], "far": ["v[23]"], "none": ["w*"]}
+    suite = Suite.load(write(data="clips", splits=[1, 2], parts=parts, references=["chance"]))
+    folder = SuiteFolder(suite, tmp_path)
+    for row, hits in zip(suite.rows(), ([True, True, False, True], [True, False, False, False]), strict=True):
+        finish(folder, row, some_scores(hits))
+    table = make_table(suite, tmp_path)
+    assert [line.parts for line in table.lines] == [{"near": 0.75, "far": 0.25, "none": None}]
+    text = table_markdown(table)
+    assert "|  | near | far | none |" in text
+    assert "| late | 0.750 | 0.250 |  |" in text
+    assert PARTS_EXPLANATION in render(table)
+    with pytest.raises(SuiteError, match="far names no pattern"):
+        Suite.load(write(data="clips", parts={"far": []}))
+
+
 def test_one_seed_is_spread_over_splits(write: Callable[..., Path], tmp_path: Path) -> None:
     suite = Suite.load(write(data="clips", splits=[1, 2], streams=True))
     folder = SuiteFolder(suite, tmp_path)
@@ -720,7 +740,7 @@ def test_scores_of_streams_trained_apart_are_joined(write: Callable[..., Path], 
     right = one_vote("appearance", [True, True, False, False])
     finish(folder, looks, right)
     failed = run_suite(suite, tmp_path, only=["late"], say=quiet)
-    assert "counts the votes of moves-seed0-split1, whose scores are not there yet" in failed[late.name]
+    assert "joins the scores of moves-seed0-split1, whose scores are not there yet" in failed[late.name]
     assert "--only moves" in failed[late.name]
     surer = one_vote("motion", [True, False, True, False])
     finish(folder, moves, replace(surer, logits=2 * surer.logits), left_out={"x.mp4": "missing"})
@@ -758,6 +778,38 @@ def test_scores_that_cannot_be_joined() -> None:
         join_votes([first, one_vote("motion", [True] * 4, protocol="25-step")])
     with pytest.raises(ScoresError, match="videos"):
         join_votes([first, one_vote("motion", [True] * 5)])
+    with pytest.raises(ScoresError, match="different protocols do not make one row"):
+        join_answers([first, one_vote("motion", [True] * 4, protocol="25-step")])
+
+
+def test_answers_of_whole_models_are_averaged_whatever_their_streams(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    variants = {
+        "moves": {"model": "temporal_resnet18"},
+        "again": {"model": "temporal_resnet18", "seed_plus": 100},
+        "late": {"model": "two_stream_resnet18"},
+        "twice": {"fuse": ["moves", "again"]},
+        "best": {"fuse": ["moves", "late"]},
+    }
+    suite = Suite.load(write(data="clips", variants=variants, streams=True, seeds=[0, 1]))
+    folder = SuiteFolder(suite, tmp_path)
+    rows = {(row.variant, row.seed): row for row in suite.rows()}
+    assert {place: row.config.seed for place, row in rows.items() if row.joined is None} == {
+        ("moves", 0): 0, ("moves", 1): 1, ("again", 0): 100, ("again", 1): 101, ("late", 0): 0, ("late", 1): 1
+    }  # fmt: skip
+    assert len({row.digest for row in rows.values()}) == len(rows)
+    sure = one_vote("motion", [True, True, False, False])
+    finish(folder, rows["moves", 0], replace(sure, logits=4 * sure.logits))
+    finish(folder, rows["again", 0], one_vote("motion", [True, False, True, False]))
+    finish(folder, rows["late", 0], some_scores([True, False, True, True]))
+    assert run_suite(suite, tmp_path, only=["twice", "best"], seeds=[0], say=quiet) == {}
+    finished = {name: folder.finished(rows[name, 0]) for name in ("twice", "best")}
+    # The surer one decides both times: by its probabilities, not by the number of its votes.
+    assert {name: row.hits.right for name, row in finished.items() if row and row.hits} == {
+        "twice": {"merged": "1100"}, "best": {"merged": "1100"}
+    }  # fmt: skip
+    assert Scores.load(folder.path / str(finished["best"].scores_file)).streams == ("fused",)  # type: ignore[union-attr]
 
 
 def test_published_figures_stand_beside_and_say_how_sure_they_are(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -19,9 +19,12 @@ FloatArray = npt.NDArray[np.float64]
 FIELDS = 32
 # Side in cells that fields are brought to: a person six metres away still covers some, and noise averages out.
 _CELLS = 48
-# What a cell must move beside the camera to count, and where more counts no more, because a fast arm must not hide the
-# slow one: px on a grid whose short side is _GRID.
-_STILL, _ENOUGH, _GRID = 0.35, 3.0, 256
+# What a cell must move beside the camera and beside its surroundings to count, and where more counts no more, because a
+# fast arm must not hide the slow one: px on a grid whose short side is _GRID.
+_STILL, _ENOUGH, _GRID = 0.5, 3.0, 256
+# Deviation in cells of the Gaussian that makes the surroundings, a sixteenth of the frame's longer side. Things have
+# edges; the flow that is found where light flickers on a wall, with no texture to hold it, is smooth and wide.
+_SURROUNDINGS = 3.0
 # Cells below this share of the strongest do not count, nor patches of cells with less than this share of the strongest
 # patch; and of the rest this share lies outside on either side. What flickers behind must not widen the region.
 _WEAK, _PATCH, _OUTSIDE = 0.3, 0.3, 0.02
@@ -57,8 +60,8 @@ def region_fields(first: int, stop: int) -> IntArray:
 def moving_region(fields: Uint8Array, bound: float = 20.0) -> Region:
     """The square around what moves beside the camera; the whole frame where nothing does.
 
-    What the camera does is an affine motion of the whole frame, fitted to each field; the rest is what things do. The
-    square is cut to the frame where it is larger.
+    What the camera does is an affine motion of the whole frame, fitted to each field. Of the rest only what differs
+    from its surroundings counts as things. The square is cut to the frame where it is larger.
 
     Args:
         fields: 8-bit flow (n, 2, H, W).
@@ -74,7 +77,7 @@ def moving_region(fields: Uint8Array, bound: float = 20.0) -> Region:
     for field in fields:
         flow = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in dequantize(field, bound)])
         beside = flow.astype(np.float64) - _camera(flow)
-        length = np.sqrt((beside**2).sum(0))
+        length = np.sqrt(((beside - _surroundings(beside)) ** 2).sum(0))
         heat += np.clip(length * (_GRID / short) - _STILL, 0, _ENOUGH)
     heat = _together(np.asarray(cv2.blur(heat, (3, 3)), np.float64))
     if not heat.any():
@@ -102,6 +105,12 @@ def _camera(flow: npt.NDArray[np.float32]) -> FloatArray:
         weighted = terms * weight[:, None]
         fitted = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ target, rcond=None)[0]
     return np.asarray(fitted.T.reshape(2, h, w), np.float64)
+
+
+def _surroundings(flow: FloatArray) -> FloatArray:
+    """What a field (2, h, w) is around each cell, (2, h, w)."""
+    around = [cv2.GaussianBlur(plane, (0, 0), _SURROUNDINGS, borderType=cv2.BORDER_REPLICATE) for plane in flow]
+    return np.asarray(around, np.float64)
 
 
 def _together(heat: FloatArray) -> FloatArray:

@@ -22,7 +22,7 @@ from twostream.data.annotations import Annotations, load_annotations
 from twostream.data.items import VideoItem, counted, first_few
 from twostream.data.preparation import sources_of
 from twostream.errors import TwostreamError, UsageError
-from twostream.experiments.joined_scores import join_votes
+from twostream.experiments.joined_scores import join_scores
 from twostream.experiments.network_trial import Trial, try_network
 from twostream.experiments.official_counts import official_name
 from twostream.experiments.rows import figures_of
@@ -181,11 +181,11 @@ class _Trier:
         }
         stores: dict[str, FlowStore] = {}
         for row in variants:
-            if not row.as_scores and (known := clips[str(row.data_name)]):
+            if row.joined is None and (known := clips[str(row.data_name)]):
                 with self.noting(f"{row.variant}: flow"):
                     stores[row.variant] = self.flow(row, known, made=stores)
         for row in variants:
-            if row.as_scores:
+            if row.joined is not None:
                 with self.noting(row.variant):
                     self.join(row)
             elif row.variant in stores and (known := clips[str(row.data_name)]):
@@ -365,12 +365,12 @@ class _Trier:
         """Fuse the scores of rows that were tried."""
         lacking = [before.variant for before in row.after if before.variant not in self.scores]
         if lacking:
-            self.problem(f"{row.variant}: counts the votes of {', '.join(lacking)}, which did not pass")
+            self.problem(f"{row.variant}: joins the scores of {', '.join(lacking)}, which did not pass")
             return
-        scores = join_votes([self.scores[before.variant] for before in row.after])
+        scores = join_scores(row, [self.scores[before.variant] for before in row.after])
         figures_of(scores)
         self.found.notes.append(
-            f"{row.variant}: the votes of {' and '.join(before.variant for before in row.after)} fuse to "
+            f"{row.variant}: the {row.joined} of {' and '.join(before.variant for before in row.after)} fuse to "
             f"{'x'.join(map(str, scores.logits.shape))} logits"
         )
 

@@ -1,4 +1,4 @@
-"""Late fusion of rows that were trained apart: their votes on every test video are counted together."""
+"""Late fusion of rows that were trained apart: their scores on every test video become one row's."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from twostream.clip import Scores, ScoresError
-from twostream.evaluation.score_fusion import align
+from twostream.evaluation.score_fusion import align, fuse
 from twostream.experiments.hits import Hits
 from twostream.experiments.rows import Finished, SuiteFolder, figures_of, provenance, streams_of
 from twostream.experiments.schema import SuiteError
@@ -30,12 +30,12 @@ def joined_row(folder: SuiteFolder, row: Row) -> Finished:
         file = folder.path / str(finished.scores_file) if finished else None
         if finished is None or file is None or not file.is_file():
             raise SuiteError(
-                f"it counts the votes of {before.name}, whose scores are not {file or 'there yet'}; run it first with: "
+                f"it joins the scores of {before.name}, whose scores are not {file or 'there yet'}; run it first with: "
                 f"{folder.suite.command(before.variant)}"
             )
         several.append(Scores.load(file))
         left_out |= finished.left_out
-    scores = join_votes(several)
+    scores = join_scores(row, several)
     path = RunFolder(folder.run_folder(row)).scores_file("test", row.protocol)
     scores.save(path)
     finished = Finished(
@@ -58,6 +58,35 @@ def joined_row(folder: SuiteFolder, row: Row) -> Finished:
     )
     finished.save(folder.row_file(row))
     return finished
+
+
+def join_scores(row: Row, several: Sequence[Scores]) -> Scores:
+    """What a row that trains nothing answers: the votes of several counted together, or their probabilities averaged.
+
+    Raises:
+        ScoresError: other videos or classes, other protocols, or, of votes, streams of the same name.
+    """
+    return join_votes(several) if row.joined == "votes" else join_answers(several)
+
+
+def join_answers(several: Sequence[Scores]) -> Scores:
+    """The mean of what several networks answer, each having merged its own views and streams; all count the same.
+
+    Raises:
+        ScoresError: other videos or classes, or other protocols.
+    """
+    refuse_other_protocols(several)
+    return fuse(several)
+
+
+def refuse_other_protocols(several: Sequence[Scores]) -> None:
+    """Scores that were made in different ways are not of one row.
+
+    Raises:
+        ScoresError: they are of different protocols.
+    """
+    if len(protocols := {str(scores.meta.get("protocol")) for scores in several}) > 1:
+        raise ScoresError(f"scores of different protocols do not make one row: {sorted(protocols)}")
 
 
 def join_votes(several: Sequence[Scores]) -> Scores:

@@ -111,7 +111,7 @@ class Maker:
             return self._make(row)
 
     def _make(self, row: Row) -> Finished:
-        if row.as_scores:
+        if row.joined is not None:
             return joined_row(self.folder, row)
         starts = tuple(self.start(before) for before in row.after)
         config = replace(

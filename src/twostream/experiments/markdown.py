@@ -1,11 +1,11 @@
 """The table and the claims as Markdown, and their cells as text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from twostream.data.leave_one_out import Fold
 from twostream.experiments.evidence import Finding
 from twostream.experiments.suite import MotionShapes, Suite
-from twostream.experiments.table import Table, Versus
+from twostream.experiments.table import Line, Table, Versus
 from twostream.units import seconds_text
 
 
@@ -18,11 +18,17 @@ def table_markdown(table: Table) -> str:
 
 
 def lines_markdown(table: Table) -> str:
-    """A line a variant, under what the figures are."""
-    header, *rows = grid(table)
-    for beside, cells in zip(is_beside(table), rows, strict=True):
-        cells[0] = f"*{cells[0]}*" if beside else cells[0]
-    return "\n".join([explanation(table), "", *_piped([header, *rows], right=True)])
+    """A line a variant, under what the figures are; and once more over parts of the test videos, if there are."""
+    text = [explanation(table), "", *_piped(_emphasised(grid(table), is_beside(table)), right=True)]
+    if table.suite.parts:
+        of_parts = _emphasised(parts_grid(table), [line.reference for line in lines_with_parts(table)])
+        text += ["", PARTS_EXPLANATION, "", *_piped(of_parts, right=True)]
+    return "\n".join(text)
+
+
+def _emphasised(lines: list[list[str]], which: Sequence[bool]) -> list[list[str]]:
+    header, *rows = lines
+    return [header, *([f"*{row[0]}*" if beside else row[0], *row[1:]] for row, beside in zip(rows, which, strict=True))]
 
 
 def claims_markdown(table: Table) -> str:
@@ -59,6 +65,21 @@ def grid(table: Table) -> list[list[str]]:
         cells[mean] = _number(figure.top1, "")
         rows.append(cells)
     return rows
+
+
+PARTS_EXPLANATION = "Top-1 on parts of the test videos, those of all rows counted together."
+
+
+def parts_grid(table: Table) -> list[list[str]]:
+    """The header and a row for each line of which it is known, over parts of the test videos."""
+    parts = list(table.suite.parts)
+    lines = lines_with_parts(table)
+    return [["", *parts], *([line.label, *(_number(line.parts[part], "") for part in parts)] for line in lines)]
+
+
+def lines_with_parts(table: Table) -> list[Line]:
+    """Those of which it is known which videos they got right."""
+    return [line for line in table.lines if any(value is not None for value in line.parts.values())]
 
 
 def is_beside(table: Table) -> list[bool]:

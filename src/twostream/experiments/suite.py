@@ -13,11 +13,14 @@
       joined: {after: [looks, moves], model: st_resnet18}   # a run for each stream
       inflated: {images_after: spatial}             # from spatial's network on frames, as from image weights
       both: {scores_of: [looks, moves]}             # late fusion: their votes on every test video together, no training
+      other: {seed_plus: 100}                       # as the base, from a seed that is 100 higher
+      best: {fuse: [late, inflated]}                # the mean of what whole models answer, no training either
     seeds: [0, 1]
     splits: [1, 2, 3]                  # or {leave_one_out: [1, 10]}: ten folds, each without one group of 1 to 10
     protocol: 25-step
     baseline: late                     # the variant that the others are compared with
     streams: true                      # each stream's votes alone as lines of their own
+    parts: {near: ["*_c01.*"], far: ["*_c0[23].*"]}     # of the test videos, by name: each line's top-1 on each
     references: [chance, clip_shape]   # what needs no network; flow_histogram and ceiling too
     claims:                            # what the rows are to show, said before they are run
       - {claim: Two streams know more than one, better: late, worse: spatial}
@@ -55,6 +58,11 @@ from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
 
 Reference = Literal["chance", "clip_shape", "flow_histogram", "ceiling"]
+
+# How scores of rows that were trained apart become one row's: as the votes of one network, whose streams they are, or
+# as the answers of several, whose probabilities are averaged.
+Joining = Literal["votes", "probabilities"]
+_JOINING: dict[str, Joining] = {"scores_of": "votes", "fuse": "probabilities"}
 
 # Where files lie and how many processes work changes no figure; paths would also tie a row to one machine.
 _NO_MATTER = {
@@ -123,7 +131,7 @@ class Row:
         protocol: how it is judged.
         after: the rows whose weights it starts from, one after the other.
         as_images: only its network on frames is taken, for the networks of both streams.
-        as_scores: nothing is trained: the votes of the rows in ``after`` are counted together.
+        joined: nothing is trained: the scores of the rows in ``after`` are joined, and how.
     """
 
     variant: str
@@ -134,7 +142,7 @@ class Row:
     protocol: str
     after: "tuple[Row, ...]" = ()
     as_images: bool = False
-    as_scores: bool = False
+    joined: Joining | None = None
 
     @property
     def name(self) -> str:
@@ -158,8 +166,10 @@ class Row:
     def asked(self) -> dict[str, Any]:
         """All that its figures depend on, as asked for, by dotted key."""
         asked = {key: value for key, value in flat(asdict(self.config)).items() if key not in _NO_MATTER}
-        if self.as_scores:
-            asked = {"seed": self.seed, "split": self.config.split, "after.as_scores": True}
+        if self.joined is not None:
+            # The votes' key is older than the other way.
+            how = "after.as_scores" if self.joined == "votes" else "after.as_probabilities"
+            asked = {"seed": self.seed, "split": self.config.split, how: True}
         asked |= {"data": self.data_name, "protocol": self.protocol}
         if isinstance(self.data, MotionShapes):
             asked |= flat(asdict(self.data), "motion_shapes.")
@@ -191,12 +201,15 @@ class Suite:
         title: of its table.
         variants: by name, the keys that differ from ``base``; besides those of a training run ``data``, and ``after``
             or ``images_after``: the variant, or for ``after`` several, from whose run of the same seed and split it
-            starts; or ``scores_of`` alone: variants whose scores are fused.
+            starts; and ``seed_plus``, by which its seed is higher than the row's, for a second network of the same
+            kind. Or alone ``scores_of``, variants whose votes are counted together as those of one network, each stream
+            once, or ``fuse``, variants whose probabilities are averaged.
         data: a path, videos to be generated, or None: named on the command line.
         base: keys of a training run that all variants share.
         seeds, splits: every variant is run on each pair of them. Splits are numbers, or all of them folds.
         protocol: how runs are judged.
         baseline: the variant that the others are compared with.
+        parts: of the test videos, by patterns that their names fit: a second table has each line's accuracy on each.
         streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
         published: what others print, for lines of their own.
         references: what is put beside the rows: ``chance``; ``clip_shape``, a linear model on width, height and frame
@@ -217,6 +230,7 @@ class Suite:
     protocol: str = "25-step"
     baseline: str | None = None
     streams: bool = False
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
     claims: tuple[Claim, ...] = ()
     published: tuple[Published, ...] = ()
@@ -251,7 +265,7 @@ class Suite:
     @property
     def asks_for_data(self) -> bool:
         """Whether the data of some variant are left to the command line."""
-        return self.open_data and any(not {"data", "scores_of"} & keys.keys() for keys in self.variants.values())
+        return self.open_data and any(not {"data", *_JOINING} & keys.keys() for keys in self.variants.values())
 
     @property
     def leaves_one_out(self) -> bool:
@@ -269,29 +283,29 @@ class Suite:
             place = f"{self.source}: variants.{variant}"
             keys = dict(self.variants[variant])
             images_after = keys.pop("images_after", None)
-            scores_of = keys.pop("scores_of", None)
-            if scores_of is not None and (
-                keys or images_after or not isinstance(scores_of, list) or len(scores_of) < 2
-            ):
-                raise SuiteError(
-                    f"{place}: scores_of names two variants or more and stands alone, as it trains nothing"
-                )
-            after = keys.pop("after", images_after if scores_of is None else scores_of)
+            join = next((key for key in _JOINING if key in keys), None)
+            scores_of = None if join is None else keys.pop(join)
+            if join and (keys or images_after or not isinstance(scores_of, list) or len(scores_of) < 2):
+                raise SuiteError(f"{place}: {join} names two variants or more and stands alone, as it trains nothing")
+            after = keys.pop("after", images_after if join is None else scores_of)
             own = keys.pop("data", None)
+            plus = keys.pop("seed_plus", 0)
+            if isinstance(plus, bool) or not isinstance(plus, int) or plus < 0:
+                raise SuiteError(f"{place}: seed_plus is a whole number from 0, got {plus!r}")
             values = merged(keys_of(self.base, f"{self.source}: base"), keys)
-            config = build(TrainConfig, values, place, given={"data": "", "out": "", "seed": seed, "split": split})
+            given_values = {"data": "", "out": "", "seed": seed + plus, "split": split}
+            config = build(TrainConfig, values, place, given=given_values)
             before = [after] if isinstance(after, str) else [] if after is None else after
             if not isinstance(before, list) or any((name, seed, split) not in rows for name in before):
-                key = "after" if scores_of is None else "scores_of"
-                raise SuiteError(f"{place}: {key} must name an earlier variant, or several, got {after!r}")
+                raise SuiteError(f"{place}: {join or 'after'} must name an earlier variant, or several, got {after!r}")
             if isinstance(images_after, list):
                 raise SuiteError(f"{place}: images_after names one variant, got {images_after!r}")
             sources = ["after", "images_after", "init"]
             data = self.data if own is None else _source_of_videos(own, f"{place}: data")
-            if scores_of is not None:
+            if join is not None:
                 of_data = {rows[name, seed, split].data_name: rows[name, seed, split].data for name in before}
                 if len(of_data) > 1:
-                    raise SuiteError(f"{place}: scores_of must be of the same data, got {', '.join(map(str, of_data))}")
+                    raise SuiteError(f"{place}: {join} must be of the same data, got {', '.join(map(str, of_data))}")
                 (data,) = of_data.values()
             given = [key for key in sources if self.variants[variant].get(key) or (key == "init" and config.init)]
             if len(given) > 1:
@@ -305,7 +319,7 @@ class Suite:
                 protocol=self.protocol,
                 after=tuple(rows[name, seed, split] for name in before),
                 as_images=images_after is not None,
-                as_scores=scores_of is not None,
+                joined=None if join is None else _JOINING[join],
             )
         return tuple(rows.values())
 
@@ -330,6 +344,9 @@ class Suite:
                 raise SuiteError(f"{path}: {key} is empty, so there is nothing to run")
             if len(set(values)) < len(values):
                 raise SuiteError(f"{path}: {key} names one of {values} twice")
+        for part, patterns in self.parts.items():
+            if not patterns:
+                raise SuiteError(f"{path}: parts.{part} names no pattern of videos, like '*_c01.*'")
         if self.baseline is not None and self.baseline not in self.variants:
             near = difflib.get_close_matches(self.baseline, self.variants, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(self.variants)}"
@@ -346,8 +363,10 @@ class Suite:
         variants = {row.variant: row for row in self.rows()}
         streams: dict[str, tuple[str, ...]] = {}
         for row in variants.values():
-            if row.as_scores:
-                streams[row.variant] = tuple(stream for before in row.after for stream in streams[before.variant])
+            if row.joined is not None:
+                streams[row.variant] = ()
+                if row.joined == "votes":
+                    streams[row.variant] = tuple(s for before in row.after for s in streams[before.variant])
                 continue
             config = row.config
             numbers = ({"size": config.size} if config.size else {}) | config.model_args

@@ -1,7 +1,8 @@
 """One table from the rows that are there: a line a variant, and a stream where asked, over the splits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -54,6 +55,7 @@ class Line:
         interval: the 95 % interval of top-1, seeds and groups being resampled; None where no row says which videos it
             got right.
         versus: against the baseline.
+        parts: top-1 by part of the test videos, over those of all rows together; None where none is known to be of it.
     """
 
     variant: str
@@ -72,6 +74,7 @@ class Line:
     cpu_seconds: float | None = None
     interval: tuple[float, float] | None = None
     versus: Versus | None = None
+    parts: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -120,7 +123,8 @@ def make_table(suite: Suite, out: Path) -> Table:
                 line = _line(own, variant, stream, data, there, folds=suite.leaves_one_out)
                 bounds = accuracy_bounds(answers.by_place([*own]), stream=stream)
                 versus = _versus(suite, of_data, own, answers, stream, notes)
-                lines.append(replace(line, interval=bounds, versus=versus))
+                parts = _by_part(suite, filter(None, own.values()), stream)
+                lines.append(replace(line, interval=bounds, versus=versus, parts=parts))
     notes += _made_by(list(there.values()), len(rows))
     return Table(suite=suite, lines=tuple(lines), findings=judge_claims(suite, rows, answers), notes=tuple(notes))
 
@@ -184,7 +188,19 @@ def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row]) -> I
                 spread_over=None,
                 rows=len(there),
                 of=len(splits),
+                parts=_by_part(folder.suite, there, stream),
             )
+
+
+def _by_part(suite: Suite, there: Iterable[Finished], stream: str | None) -> dict[str, float | None]:
+    """Top-1 on each part of the test videos, counted over all rows together."""
+    right: dict[str, list[float]] = {part: [] for part in suite.parts}
+    for hits in (finished.hits for finished in there if finished.hits):
+        for video, hit in zip(hits.videos, hits.values(stream), strict=True):
+            for part, patterns in suite.parts.items():
+                if any(fnmatchcase(video, pattern) for pattern in patterns):
+                    right[part].append(float(hit))
+    return {part: _mean(values) for part, values in right.items()}
 
 
 def _streams(suite: Suite, own: Mapping[Row, Finished | None]) -> list[str | None]:

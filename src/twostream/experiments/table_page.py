@@ -5,12 +5,15 @@ from pathlib import Path
 
 from twostream.experiments.evidence import Finding
 from twostream.experiments.markdown import (
+    PARTS_EXPLANATION,
     claims_explanation,
     claims_grid,
     explanation,
     grid,
     is_beside,
+    lines_with_parts,
     notes,
+    parts_grid,
     short_names,
 )
 from twostream.experiments.table import Line, Table
@@ -34,10 +37,12 @@ def render(table: Table) -> str:
     """The page as text."""
     suite = table.suite
     header, *rows = grid(table)
-    cells = [
-        [tag("em", row[0]) if beside else row[0], *row[1:]] for beside, row in zip(is_beside(table), rows, strict=True)
-    ]
+    cells = _emphasised(rows, is_beside(table))
     parts = [page.section("Accuracy", *_charts(table), page.table("Top-1 of every line", header, cells))]
+    if suite.parts:
+        columns, *lines = parts_grid(table)
+        beside = [line.reference for line in lines_with_parts(table)]
+        parts.append(page.section("By part", page.table(PARTS_EXPLANATION, columns, _emphasised(lines, beside))))
     if table.findings:
         parts.insert(0, _claims(table))
     return page.document(
@@ -49,6 +54,10 @@ def render(table: Table) -> str:
         page.section("Where this comes from", page.paragraphs(notes(table), class_="notes")),
         tag("footer", f"Made by twostream {__version__}. This page holds all it shows and loads nothing."),
     )
+
+
+def _emphasised(rows: Sequence[Sequence[str]], which: Sequence[bool]) -> list[list[str | Markup]]:
+    return [[tag("em", row[0]) if beside else row[0], *row[1:]] for row, beside in zip(rows, which, strict=True)]
 
 
 def _claims(table: Table) -> Markup:
