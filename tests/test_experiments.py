@@ -420,6 +420,25 @@ def test_finished_rows_are_not_run_again(ran: Any, shapes: Path, monkeypatch: py
     assert "tiny: 1 rows, 1 finished; none to go" in said
 
 
+def test_a_row_made_again_elsewhere_has_the_same_scores_file_to_the_byte(
+    ran: Any, shapes: Path, tmp_path: Path
+) -> None:
+    file, out, _, _ = ran
+    suite = Suite.load(file, data=shapes)
+    # Sums are split among threads, so bytes can only be compared at equal numbers of them.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert run_suite(suite, tmp_path, only=["late"], say=quiet) == {}
+    finally:
+        torch.set_num_threads(threads)
+    first, again = (SuiteFolder(suite, folder) for folder in (out, tmp_path))
+    made = [folder.finished(suite.rows()[0]) for folder in (first, again)]
+    files = [folder.path / str(row.scores_file) for folder, row in zip((first, again), made, strict=True) if row]
+    assert files[0] != files[1]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_the_table_of_a_real_suite(ran: Any, shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out, _, _ = ran
     assert main(["reproduce", str(file), "--out", str(out), "--table"]) == 0

@@ -260,5 +260,11 @@ def test_validation_scores_go_with_the_judged_ones_one_by_one() -> None:
         fuse_searched(judged, validation[:1])
     with pytest.raises(UsageError, match=r"number 1 are of model 'spatial', their validation scores of 'temporal'"):
         fuse_searched(judged, validation[::-1])
+    # Two runs of one name, in two folders.
+    judged, validation = (
+        [two_streams(seed, part, run="run", model_sha256=f"{seed}") for seed in (0, 1)] for part in ("test", "val")
+    )
+    with pytest.raises(UsageError, match=r"number 1 are of model_sha256 '0', their validation scores of '1'"):
+        fuse_searched(judged, validation[::-1])
     with pytest.raises(UsageError, match=r"at least two scores, got 0"):
         fuse_searched([], [])

@@ -280,7 +280,8 @@ def evaluate_run(
         "model": loaded.model.name,
         "model_sha256": loaded.config["weights"]["sha256"],
         "seed": values["seed"],
-        "run": str(run.path),
+        # Not where it lies: the same run elsewhere has the same scores, to the byte.
+        "run": run.path.resolve().name,
     }
     if stream_weights is not None:
         meta["stream_weights"] = dict(stream_weights)

@@ -207,7 +207,7 @@ def fuse_searched(
             f"{len(judged)} scores to fuse but {len(validation)} validation scores; give one for each, in one order"
         )
     for number, (own, other) in enumerate(zip(judged, validation, strict=True), 1):
-        for key in ("run", "model"):
+        for key in ("run", "model", "model_sha256"):
             if key in own.meta and key in other.meta and own.meta[key] != other.meta[key]:
                 raise UsageError(
                     f"scores number {number} are of {key} {own.meta[key]!r}, their validation scores of "
