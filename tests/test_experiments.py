@@ -185,14 +185,13 @@ def test_late_fusion_has_the_budget_of_what_it_is_compared_with(name: str) -> No
 
 @pytest.mark.parametrize("name", ["ut_interaction_set1", "ut_interaction_set2"])
 def test_the_literatures_protocol_trains_as_the_three_splits_do(name: str) -> None:
-    """The files cannot share what they say; only the folds differ."""
+    """The files cannot share what they say; only the folds differ, and that none of their clips are held out."""
     whole = {row.variant: row for row in Suite.load("ut_interaction").rows()}
     folds = Suite.load(name).rows()
     assert len({row.split for row in folds}) == 10
     for row in folds:
-        twin = whole["late_time" if row.variant == "motion_time" else row.variant].config
-        assert replace(row.config, split="1") == replace(twin, split="1", model=row.config.model)
-        assert row.config.model == ("temporal_resnet18" if row.variant == "motion_time" else twin.model)
+        twin = whole[row.variant].config
+        assert replace(row.config, split="1") == replace(twin, split="1", val_fraction=0)
 
 
 def test_data_are_asked_for_where_a_variant_names_none() -> None:
@@ -229,7 +228,7 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"base": {"seed": 3}}, "base: unknown key seed"),
         ({"base": 3}, "base: wants keys with values, got 3"),
         ({"variants": {"a": {"modle": "x"}}}, r"variants\.a: unknown key modle; did you mean model?"),
-        ({"variants": {"a": 3}}, "variants: wants keys with values, got 3"),
+        ({"variants": {"a": 3}}, "variants: a: wants keys with values, got 3"),
         ({"variants": {True: {}}}, "the key True is not a text, put it in quotes; YAML reads on, off"),
         ({"variants": {7: {}}}, "the key 7 is not a text, put it in quotes$"),
         ({"variants": {}}, "variants is empty"),
@@ -265,8 +264,35 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"baseline": "lat"}, "no variant is called 'lat'; did you mean late?"),
         ({"baseline": "xyz"}, "no variant is called 'xyz'; there are late"),
         ({"protocol": "2-step"}, "protocol: no protocol is called '2-step'"),
-        ({"variants": {"a": {}, "b": {"scores_of": ["a"]}}}, "scores_of names two variants or more and stands alone"),
-        ({"variants": {"a": {}, "b": {"fuse": ["a"]}}}, "fuse names two variants or more and stands alone"),
+        (
+            {"variants": {"a": {}, "b": {"scores_of": ["a"]}}},
+            "scores_of names two variants or more, each once, and stan",
+        ),
+        ({"variants": {"a": {}, "b": {"fuse": ["a"]}}}, "fuse names two variants or more, each once, and stands alone"),
+        ({"variants": {"a": {}, "b": {"fuse": ["a", "a"]}}}, "fuse names two variants or more, each once"),
+        ({"variants": {"a": {}, "c": {}, "b": {"fuse": [{"a": 0.7}, {"c": 0.3}]}}}, "fuse names two variants or more"),
+        (
+            {"variants": {"a": {}, "c": {}, "b": {"fuse": ["a", "c"]}, "d": {"after": "b"}}},
+            "b joins the scores of other",
+        ),
+        (
+            {"variants": {"a": {}, "c": {}, "b": {"fuse": ["a", "c"]}, "d": {"scores_of": ["a", "b"]}}},
+            "scores_of counts the votes of streams, and b has whole answers",
+        ),
+        (
+            {
+                "variants": {"a": {}, "c": {}, "b": {"fuse": ["a", "c"]}},
+                "claims": [{"claim": "x", "better": "b", "stream": "motion", "above": 0.5}],
+            },
+            "b has no stream 'motion' beside others; it joins whole answers",
+        ),
+        (
+            {"variants": {"a": {"seed_plus": 2}}, "seeds": [0, 2]},
+            "leads from seed 0 to 2, which is a seed of the suite",
+        ),
+        ({"variants": {"a": {"flow": {"parameters": {"textur": 1}}}}}, "textur"),
+        ({"variants": {"a": {"flow": {"parameters": {"quality": "fast"}}}}}, "the quality is an option of its own"),
+        ({"parts": {"far": "*_c02*"}}, r"parts: far must be a list, each a text, got '\*_c02\*'"),
         ({"variants": {"a": {}, "b": {"fuse": ["a", "c"]}}}, "fuse must name an earlier variant, or several"),
         ({"variants": {"a": {"seed_plus": -1}}}, "seed_plus is a whole number from 0, got -1"),
         ({"variants": {"a": {}, "b": {"scores_of": ["a", "c"]}}}, "scores_of must name an earlier variant, or several"),
@@ -529,6 +555,29 @@ def test_generated_videos_and_the_ceiling(write: Callable[..., Path], tmp_path: 
     assert lines["chance", None].splits == {"1": 0.5}
 
 
+def test_a_reference_on_other_flow_is_left_out_and_computed_anew(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    def figures(_: Maker, reference: str, row: Row) -> Any:
+        asked.append(f"{reference} at {row.config.flow.fps}")
+        return chance(2), {}, None, {}
+
+    monkeypatch.setattr(Maker, "figures", figures)
+    monkeypatch.setattr(making, "train", lambda *_, **__: (_ for _ in ()).throw(DataError("enough seen")))
+    asked: list[str] = []
+    (data := tmp_path / "clips").mkdir()
+    for fps in (10, 5):
+        base = {**TINY["base"], "flow": {"fps": fps}}
+        suite = Suite.load(write(data=str(data), base=base, references=["clip_shape", "flow_histogram"]))
+        table = make_table(suite, tmp_path)
+        run_suite(suite, tmp_path, say=quiet)
+        run_suite(suite, tmp_path, say=quiet)
+    assert asked == ["clip_shape at 10.0", "flow_histogram at 10.0", "flow_histogram at 5.0"]
+    assert [line.variant for line in table.lines if line.reference] == ["clip_shape"]
+    assert "left out: flow_histogram on split 1, made otherwise (flow.fps: 10.0 there, 5.0 now)" in table.notes
+    assert len([line for line in make_table(suite, tmp_path).lines if line.reference]) == 2
+
+
 def test_a_reference_that_fails_is_named(write: Callable[..., Path], tmp_path: Path) -> None:
     failed = run_suite(Suite.load(write(data=str(tmp_path / "nothing"), references=["chance"])), tmp_path, say=quiet)
     assert set(failed) == {"chance on nothing, split 1", "late-seed0-split1"}
@@ -678,16 +727,35 @@ def test_a_row_says_of_every_video_whether_it_was_right(two: SuiteFolder) -> Non
 
 def test_accuracy_on_parts_of_the_test_videos(write: Callable[..., Path], tmp_path: Path) -> None:
     parts = {"near": ["v0", "v1"], "far": ["v[23]"], "none": ["w*"]}
-    suite = Suite.load(write(data="clips", splits=[1, 2], parts=parts, references=["chance"]))
+    suite = Suite.load(write(data="clips", splits=[1, 2], parts=parts, references=["chance", "clip_shape"]))
     folder = SuiteFolder(suite, tmp_path)
-    for row, hits in zip(suite.rows(), ([True, True, False, True], [True, False, False, False]), strict=True):
-        finish(folder, row, some_scores(hits))
+    one, two = suite.rows()
+    finish(folder, one, some_scores([True, True, False, True]))
+    # As it was made before files said which videos were right.
+    finish(folder, two, some_scores([True, False, False, False]), hits=None)
+    finished = folder.finished(one)
+    assert finished is not None
+    for reference in ("chance", "clip_shape"):
+        beside = replace(
+            finished, variant=reference, asked={"data": "clips"}, hits=finished.hits if "shape" in reference else None
+        )
+        beside.save(folder.reference_file(reference, "clips", "1"))
     table = make_table(suite, tmp_path)
-    assert [line.parts for line in table.lines] == [{"near": 0.75, "far": 0.25, "none": None}]
-    text = table_markdown(table)
-    assert "|  | near | far | none |" in text
-    assert "| late | 0.750 | 0.250 |  |" in text
-    assert PARTS_EXPLANATION in render(table)
+    assert [line.parts for line in table.lines] == [
+        {"near": None, "far": None, "none": None},
+        {"near": 1.0, "far": 0.5, "none": None},
+        {"near": 0.75, "far": 0.25, "none": None},
+    ]
+    assert "no test video is of the part 'none': none fits w*" in table.notes
+    grid = [
+        "|  | near | far | none |",
+        "| --- | ---: | ---: | ---: |",
+        "| *clip shape* | 1.000 | 0.500 |  |",
+        "| late | 0.750 | 0.250 |  |",
+    ]
+    assert "\n".join([PARTS_EXPLANATION, "", *grid]) in table_markdown(table)
+    page = render(table)
+    assert "0.750" in page[page.index(PARTS_EXPLANATION) :]
     with pytest.raises(SuiteError, match="far names no pattern"):
         Suite.load(write(data="clips", parts={"far": []}))
 
@@ -718,7 +786,9 @@ def test_folds_count_by_their_videos(write: Callable[..., Path], tmp_path: Path)
     # Class a: one of one right, then none of one; class b: nothing, then two of two.
     for row, hits in zip(suite.rows(), ([1], [0, 1, 0, 1, 1, 1], [1], [1, 1, 1, 1, 1, 1]), strict=True):
         finished = finish(folder, row, some_scores([bool(hit) for hit in hits]))
-    reference = replace(finished, variant="chance", figures=chance(2), streams={}, scores_file=None, seed=None)
+    reference = replace(
+        finished, variant="chance", asked={"data": "clips"}, figures=chance(2), streams={}, scores_file=None, seed=None
+    )
     for split in suite.splits:
         reference.save(folder.reference_file("chance", "clips", str(split)))
     assert (folder.path / "references" / "chance-clips-leave-09-of-09-10.json").is_file()
@@ -824,11 +894,35 @@ def test_answers_of_whole_models_are_averaged_whatever_their_streams(
     finish(folder, rows["late", 0], some_scores([True, False, True, True]))
     assert run_suite(suite, tmp_path, only=["twice", "best"], seeds=[0], say=quiet) == {}
     finished = {name: folder.finished(rows[name, 0]) for name in ("twice", "best")}
-    # The surer one decides both times: by its probabilities, not by the number of its votes.
+    # Both answer once, the one with its two votes too, and the surer one decides both times.
     assert {name: row.hits.right for name, row in finished.items() if row and row.hits} == {
         "twice": {"merged": "1100"}, "best": {"merged": "1100"}
     }  # fmt: skip
     assert Scores.load(folder.path / str(finished["best"].scores_file)).streams == ("fused",)  # type: ignore[union-attr]
+    lines = {line.variant: line for line in make_table(suite, tmp_path).lines if line.stream is None}
+    assert (lines["twice"].steps, lines["best"].steps) == (6, 6)
+    # What was made with another configuration is not joined.
+    for number in (48, 64):
+        other = Suite.load(
+            write(data="clips", variants={**variants, "late": {**variants["late"], "size": number}}, streams=True)
+        )
+        row = next(row for row in other.rows() if row.variant == "best")
+        folder.row_file(row).unlink(missing_ok=True)
+        failed = run_suite(other, tmp_path, only=["best"], say=quiet)
+        assert (failed == {}) == (number == 48)
+    assert "late-seed0-split1, which was made with another configuration (size: 48 there, 64 now)" in failed[row.name]
+
+
+def test_networks_that_are_joined_share_what_they_began_with(write: Callable[..., Path], tmp_path: Path) -> None:
+    variants = {"late": {}, "longer": {"after": "late"}, "both": {"fuse": ["late", "longer"]}}
+    suite = Suite.load(write(data="clips", variants=variants))
+    folder = SuiteFolder(suite, tmp_path)
+    for row in suite.rows()[:2]:
+        finish(folder, row, some_scores([True] * 4))
+    assert run_suite(suite, tmp_path, only=["both"], say=quiet) == {}
+    assert {line.variant: line.steps for line in make_table(suite, tmp_path).lines} == {
+        "late": 3, "longer": 6, "both": 6
+    }  # fmt: skip
 
 
 def test_published_figures_stand_beside_and_say_how_sure_they_are(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ THING = (slice(40, 70), slice(120, 144))
 
 
 def fields(
-    *, camera: bool = False, noise: float = 0.0, scale: float = 1.0, flicker: bool = False, thing: bool = True
+    *,
+    camera: bool = False,
+    noise: float = 0.0,
+    scale: float = 1.0,
+    flicker: bool = False,
+    thing: bool = True,
+    slow: float = 0.0,
 ) -> np.ndarray:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : H * 1j, -1 : 1 : W * 1j]
@@ -25,6 +31,7 @@ def fields(
             flow += np.stack([2.0 + 1.5 * x - 0.8 * y, -1.0 + 0.8 * x + 1.5 * y]) * np.sin(k + 1)
         if thing:
             flow[(0, *THING)] += 3.0 * (-1) ** k
+        flow[(0, *THING)] += slow
         if flicker:
             flow[1, 5:8, 5:8] += 2.0
         found.append(flow * scale)
@@ -64,6 +71,28 @@ def test_what_moves_little_or_not_at_all_leaves_the_whole_frame() -> None:
     assert moving_region(fields(thing=False)) == WHOLE
     assert moving_region(fields(thing=False, camera=True)) == WHOLE
     assert moving_region(np.empty((0, 2, H, W), np.uint8)) == WHOLE
+
+
+def test_what_moves_slowly_is_found_from_a_pixel_on() -> None:
+    # 128 px high: half a pixel is one of 256.
+    assert moving_region(fields(thing=False, slow=0.5)) != WHOLE
+    assert moving_region(fields(thing=False, slow=0.1)) == WHOLE
+
+
+def test_flow_of_a_flickering_wall_does_not_make_it_the_whole_frame() -> None:
+    y, x = np.mgrid[0:H, 0:W]
+    # Smooth, wide, three times as fast as the thing, at two borders and always there.
+    wall = 9 * np.exp(-(((x - 10) / 60) ** 2) - ((y - 90) / 60) ** 2) + 9 * np.exp(
+        -(((x - 70) / 60) ** 2) - (y / 40) ** 2
+    )
+    flow = np.zeros((12, 2, H, W), np.float32)
+    flow[:, 1] = wall * np.where(np.arange(12) % 3, 1, -1)[:, None, None]
+    flow[(slice(None), 0, *THING)] += 3.0
+    region = moving_region(quantize(flow))
+    x_centre, y_centre = centre(region)
+    assert abs(x_centre - 132) < 8
+    assert abs(y_centre - 55) < 8
+    assert region.px(W, H)[0] < 70
 
 
 def test_a_region_never_leaves_the_frame_nor_is_it_a_speck() -> None:

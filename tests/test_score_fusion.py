@@ -260,6 +260,10 @@ def test_validation_scores_go_with_the_judged_ones_one_by_one() -> None:
         fuse_searched(judged, validation[:1])
     with pytest.raises(UsageError, match=r"number 1 are of model 'spatial', their validation scores of 'temporal'"):
         fuse_searched(judged, validation[::-1])
+    # A run was once named by its whole path.
+    moved = [two_streams(0, "test", run="/somewhere/run"), two_streams(1, "test", run="/somewhere/other")]
+    known = [two_streams(0, "val", run="run"), two_streams(1, "val", run="other")]
+    assert fuse_searched(moved, known).meta["weights_chosen_by"] == "log_loss"
     # Two runs of one name, in two folders.
     judged, validation = (
         [two_streams(seed, part, run="run", model_sha256=f"{seed}") for seed in (0, 1)] for part in ("test", "val")

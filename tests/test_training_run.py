@@ -317,14 +317,22 @@ def test_a_store_that_exists_says_how_flow_is_made(
         train(other, say=quiet)
 
 
-def test_flow_is_tvl1_unless_said_otherwise_and_a_quality_has_a_store_of_its_own(
+def test_flow_is_tvl1_unless_said_otherwise_and_other_numbers_have_a_store_of_their_own(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
-    for quality, place in ((None, "videos-tvl1-55-*"), ("fast", "videos-tvl1-fast-55-*")):
-        config = replace(tiny_config, out=str(tmp_path / f"{quality}"), flow=FlowConfig(quality=quality, workers=0))
+    asked = {"tvl1": FlowConfig(), "tvl1-fast-texture1": FlowConfig(quality="fast", parameters={"texture": 1.0})}
+    for place, flow in asked.items():
+        config = replace(tiny_config, out=str(tmp_path / place), flow=replace(flow, workers=0))
         run = train(with_trainer(config, epochs=1), say=quiet).run
-        assert run.store().settings.parameters["quality"] == (quality or "balanced")
-        assert len(list((tmp_path / "flow").glob(place))) == 1
+        found = run.store().settings.parameters
+        assert (found["quality"], found["texture"]) == (("balanced", 0.7) if place == "tvl1" else ("fast", 1.0))
+        assert len(list((tmp_path / "flow").glob(f"videos-{place}-55-*"))) == 1
+        # What was trained on some flow is given the same to predict from.
+        assert load_model(run.path).config["provenance"]["flow"]["parameters"] == found
+    for parameters, said in (({"texture": 2.0}, "texture of tvl1"), ({"textur": 1.0}, "textur")):
+        config = replace(tiny_config, out=str(tmp_path / "bad"), flow=FlowConfig(parameters=parameters))
+        with pytest.raises(TwostreamError, match=said):
+            train(config, say=quiet)
 
 
 def test_unreadable_videos_are_named_and_too_many_refused(

@@ -58,7 +58,10 @@ def region_fields(first: int, stop: int) -> IntArray:
 
 
 def moving_region(fields: Uint8Array, bound: float = 20.0) -> Region:
-    """The square around what moves beside the camera; the whole frame where nothing does.
+    """The square around what moves beside the camera; the whole frame where nothing moves, or hardly anything.
+
+    Half of what a thing moves is in its surroundings too, so it counts from about 1 px a field on, of a short side of
+    256 px.
 
     What the camera does is an affine motion of the whole frame, fitted to each field. Of the rest only what differs
     from its surroundings counts as things. The square is cut to the frame where it is larger.

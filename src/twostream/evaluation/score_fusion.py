@@ -208,10 +208,12 @@ def fuse_searched(
         )
     for number, (own, other) in enumerate(zip(judged, validation, strict=True), 1):
         for key in ("run", "model", "model_sha256"):
-            if key in own.meta and key in other.meta and own.meta[key] != other.meta[key]:
+            # A run was once named by its whole path.
+            one, two = (str(scores.meta.get(key, "")).rstrip("/").rpartition("/")[2] for scores in (own, other))
+            if one and two and one != two:
                 raise UsageError(
-                    f"scores number {number} are of {key} {own.meta[key]!r}, their validation scores of "
-                    f"{other.meta[key]!r}; give both lists in the same order"
+                    f"scores number {number} are of {key} {one!r}, their validation scores of {two!r}; give both lists "
+                    "in the same order"
                 )
     shared = sorted(set(judged[0].videos) & set(validation[0].videos)) if judged else []
     if shared and not allow_judged_videos:

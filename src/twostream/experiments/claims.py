@@ -80,7 +80,8 @@ def check_claims(
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(data)}"
                 raise SuiteError(f"{where}: no variant is called {variant!r}; {hint}")
             if stream is not None and (stream not in streams[variant] or len(streams[variant]) < 2):
-                has = f"its streams are {', '.join(streams[variant])}"
+                names = ", ".join(streams[variant])
+                has = f"its streams are {names}" if names else "it joins whole answers"
                 raise SuiteError(f"{where}: {variant} has no stream {stream!r} beside others; {has}")
         if claim.worse is not None and data[claim.better] != data[claim.worse]:
             raise SuiteError(

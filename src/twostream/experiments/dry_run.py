@@ -308,7 +308,7 @@ class _Trier:
             open_store(config)
         flow = config.flow
         rate = f"{flow.fps:g}fps" if flow.fps else None
-        name = "-".join(str(part) for part in (flow.estimator, flow.quality, flow.resize, rate) if part)
+        name = "-".join(str(part) for part in (flow.method, flow.resize, rate) if part)
         root = self.store / str(row.data_name) / name
         if there := next((store for store in made.values() if store.root == root), None):
             return there

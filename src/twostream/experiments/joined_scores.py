@@ -9,7 +9,7 @@ import numpy as np
 from twostream.clip import Scores, ScoresError
 from twostream.evaluation.score_fusion import align, fuse
 from twostream.experiments.hits import Hits
-from twostream.experiments.rows import Finished, SuiteFolder, figures_of, provenance, streams_of
+from twostream.experiments.rows import Finished, SuiteFolder, changes, figures_of, provenance, streams_of
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import Row
 from twostream.runs import RunFolder
@@ -19,10 +19,11 @@ def joined_row(folder: SuiteFolder, row: Row) -> Finished:
     """Join the scores of the rows in ``row.after``, and write the scores and the file of this one.
 
     Raises:
-        SuiteError: one of them is not finished, or its scores are on another machine.
-        ScoresError: they are not about the same views of the same videos.
+        SuiteError: one of them is not finished, was made with another configuration, or its scores are on another
+            machine.
+        ScoresError: they are not about the same videos, or made in other ways.
     """
-    began = time.monotonic()
+    began, computed = time.monotonic(), time.process_time()
     several: list[Scores] = []
     left_out: dict[str, str] = {}
     for before in row.after:
@@ -32,6 +33,11 @@ def joined_row(folder: SuiteFolder, row: Row) -> Finished:
             raise SuiteError(
                 f"it joins the scores of {before.name}, whose scores are not {file or 'there yet'}; run it first with: "
                 f"{folder.suite.command(before.variant)}"
+            )
+        if different := changes(finished, before):
+            raise SuiteError(
+                f"it joins the scores of {before.name}, which was made with another configuration "
+                f"({'; '.join(different)}); run it anew with: {folder.suite.command(before.variant)} --redo"
             )
         several.append(Scores.load(file))
         left_out |= finished.left_out
@@ -50,7 +56,13 @@ def joined_row(folder: SuiteFolder, row: Row) -> Finished:
         figures=figures_of(scores),
         streams=streams_of(scores),
         hits=Hits.of(scores),
-        cost={"seconds": round(time.monotonic() - began, 3), "training_seconds": 0.0, "epochs": 0, "steps": 0},
+        cost={
+            "seconds": round(time.monotonic() - began, 3),
+            "training_seconds": 0.0,
+            "cpu_seconds": round(time.process_time() - computed, 3),
+            "epochs": 0,
+            "steps": 0,
+        },
         left_out=left_out,
         weights=None,
         scores_file=path.relative_to(folder.path).as_posix(),

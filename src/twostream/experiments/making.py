@@ -30,7 +30,10 @@ from twostream.experiments.rows import (
     figures_of,
     machine,
     provenance,
+    reference_asked,
+    reference_changes,
     streams_of,
+    trained_by_place,
 )
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import MotionShapes, Reference, Row, data_name
@@ -214,12 +217,13 @@ class Maker:
     def make_references(self, rows: Sequence[Row]) -> dict[str, str]:
         """Compute the references that are not there yet; returns the reason for each that failed."""
         failed = {}
-        for row in {(row.data_name, row.split): row for row in rows}.values():
+        for row in trained_by_place(rows).values():
             for reference in self.suite.references:
                 if reference == "ceiling" and not isinstance(row.data, MotionShapes):
                     continue
                 name = f"{reference} on {row.data_name}, split {row.split}"
-                if Finished.load(self.folder.reference_file(reference, str(row.data_name), row.split)):
+                there = Finished.load(self.folder.reference_file(reference, str(row.data_name), row.split))
+                if there is not None and not reference_changes(there, reference, row):
                     continue
                 self.say(f"reference: {name}")
                 reason, finished = attempt(partial(self.reference, reference, row), self.say)
@@ -237,7 +241,7 @@ class Maker:
             seed=None,
             split=row.split,
             data=str(data_name(row.data)),
-            asked={key: value for key, value in row.asked().items() if key.split(".")[0] in ("data", "motion_shapes")},
+            asked=reference_asked(reference, row),
             digest="",
             chosen={},
             figures=figures,

@@ -11,7 +11,7 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -157,6 +157,10 @@ class SuiteFolder:
 def changes(finished: Finished, row: Row) -> list[str]:
     """What of a row's configuration is another one than that of its finished file, in words."""
     all_now, all_there = row.asked(), finished.asked
+    return _differences(all_there, all_now)
+
+
+def _differences(all_there: Mapping[str, Any], all_now: Mapping[str, Any]) -> list[str]:
     # An option that did not exist when the row was made did then what its default does now.
     now, there = without_defaults(all_now), without_defaults(all_there)
     absent = object()
@@ -169,6 +173,27 @@ def changes(finished: Finished, row: Row) -> list[str]:
             words = [json.dumps(values[key]) if key in values else "nothing" for values in (all_there, all_now)]
             found.append(f"{key}: {words[0]} there, {words[1]} now")
     return found
+
+
+def trained_by_place(rows: Iterable[Row]) -> dict[tuple[str | None, str], Row]:
+    """For the data and split of each row the first row that trains: references look at the videos as that does."""
+    found: dict[tuple[str | None, str], Row] = {}
+    for row in rows:
+        if row.joined is None:
+            found.setdefault((row.data_name, row.split), row)
+    return found
+
+
+def reference_asked(reference: str, row: Row) -> dict[str, Any]:
+    """All that a reference's figures depend on, of what was asked of a row beside it."""
+    of_flow = {"size", "model_args.region"} if reference == "flow_histogram" else set()
+    kinds = {"data", "motion_shapes"} | ({"flow"} if reference == "flow_histogram" else set())
+    return {key: value for key, value in row.asked().items() if key.split(".")[0] in kinds or key in of_flow}
+
+
+def reference_changes(finished: Finished, reference: str, row: Row) -> list[str]:
+    """What a reference depends on that is another than when it was computed, in words."""
+    return _differences(finished.asked, reference_asked(reference, row))
 
 
 def figures_of(scores: Scores) -> dict[str, Any]:

@@ -134,8 +134,15 @@ def _converted(value: Any, hint: Any, place: str) -> Any:
     if origin is tuple:
         return _tuple(value, options, place)
     if origin is dict:
-        return {key: _converted(entry, options[1], place) for key, entry in keys_of(value, place).items()}
+        return {key: _entry(entry, options[1], f"{place}: {key}") for key, entry in keys_of(value, place).items()}
     return _plain(value, hint)
+
+
+def _entry(value: Any, hint: Any, place: str) -> Any:
+    try:
+        return _converted(value, hint, place)
+    except _WrongTypeError:
+        raise SuiteError(f"{place} must be {_described(hint)}, got {value!r}") from None
 
 
 def _tuple(value: Any, options: tuple[Any, ...], place: str) -> tuple[Any, ...]:

@@ -54,6 +54,7 @@ from twostream.evaluation.protocols import get_protocol
 from twostream.experiments.claims import Claim, check_claims
 from twostream.experiments.published import Published
 from twostream.experiments.schema import SuiteError, build, keys_of, merged, read_yaml
+from twostream.flow.estimators import create_estimator
 from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
 
@@ -202,8 +203,9 @@ class Suite:
         variants: by name, the keys that differ from ``base``; besides those of a training run ``data``, and ``after``
             or ``images_after``: the variant, or for ``after`` several, from whose run of the same seed and split it
             starts; and ``seed_plus``, by which its seed is higher than the row's, for a second network of the same
-            kind. Or alone ``scores_of``, variants whose votes are counted together as those of one network, each stream
-            once, or ``fuse``, variants whose probabilities are averaged.
+            kind (on data whose split is given: one that is drawn hangs on the seed). Or alone ``scores_of``, variants
+            whose votes are counted together as those of one network, each stream once, or ``fuse``, variants whose
+            probabilities are averaged.
         data: a path, videos to be generated, or None: named on the command line.
         base: keys of a training run that all variants share.
         seeds, splits: every variant is run on each pair of them. Splits are numbers, or all of them folds.
@@ -285,19 +287,37 @@ class Suite:
             images_after = keys.pop("images_after", None)
             join = next((key for key in _JOINING if key in keys), None)
             scores_of = None if join is None else keys.pop(join)
-            if join and (keys or images_after or not isinstance(scores_of, list) or len(scores_of) < 2):
-                raise SuiteError(f"{place}: {join} names two variants or more and stands alone, as it trains nothing")
+            named = scores_of if isinstance(scores_of, list) and all(isinstance(n, str) for n in scores_of) else []
+            if join and (keys or images_after or len(set(named)) < 2 or len(set(named)) < len(named)):
+                raise SuiteError(
+                    f"{place}: {join} names two variants or more, each once, and stands alone, as it trains nothing"
+                )
             after = keys.pop("after", images_after if join is None else scores_of)
             own = keys.pop("data", None)
             plus = keys.pop("seed_plus", 0)
             if isinstance(plus, bool) or not isinstance(plus, int) or plus < 0:
                 raise SuiteError(f"{place}: seed_plus is a whole number from 0, got {plus!r}")
+            if plus and seed + plus in self.seeds:
+                raise SuiteError(
+                    f"{place}: seed_plus {plus} leads from seed {seed} to {seed + plus}, which is a seed of the suite "
+                    "itself; take a larger one, so that no network stands for two"
+                )
             values = merged(keys_of(self.base, f"{self.source}: base"), keys)
             given_values = {"data": "", "out": "", "seed": seed + plus, "split": split}
             config = build(TrainConfig, values, place, given=given_values)
             before = [after] if isinstance(after, str) else [] if after is None else after
             if not isinstance(before, list) or any((name, seed, split) not in rows for name in before):
                 raise SuiteError(f"{place}: {join or 'after'} must name an earlier variant, or several, got {after!r}")
+            started = [name for name in before if rows[name, seed, split].joined is not None]
+            if started and join is None:
+                raise SuiteError(
+                    f"{place}: {started[0]} joins the scores of others and has no network to start from; name one of "
+                    f"{', '.join(start.variant for start in rows[started[0], seed, split].after)}"
+                )
+            if join == "scores_of" and any(rows[name, seed, split].joined == "probabilities" for name in started):
+                raise SuiteError(
+                    f"{place}: scores_of counts the votes of streams, and {started[0]} has whole answers; take fuse"
+                )
             if isinstance(images_after, list):
                 raise SuiteError(f"{place}: images_after names one variant, got {images_after!r}")
             sources = ["after", "images_after", "init"]
@@ -371,6 +391,7 @@ class Suite:
             config = row.config
             numbers = ({"size": config.size} if config.size else {}) | config.model_args
             try:
+                create_estimator(config.flow.estimator or "tvl1", **(config.flow.parameters or {}))
                 with torch.device("meta"):  # shapes without memory
                     model = create_model(config.model, num_classes=2, **numbers)
             except TwostreamError as error:

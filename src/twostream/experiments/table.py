@@ -10,7 +10,8 @@ from typing import Any
 from twostream.clip import ScoresError
 from twostream.experiments.evidence import Answers, Finding, accuracy_bounds, difference, judge_claims, reserve
 from twostream.experiments.folds import pooled
-from twostream.experiments.rows import Finished, SuiteFolder, changes
+from twostream.experiments.hits import Hits
+from twostream.experiments.rows import Finished, SuiteFolder, changes, reference_changes, trained_by_place
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import Row, Suite
 from twostream.units import seconds_text
@@ -116,15 +117,16 @@ def make_table(suite: Suite, out: Path) -> Table:
     answers = Answers(folder, there)
     lines: list[Line] = []
     for data, of_data in _by_data(folder, rows, there).items():
-        lines += _references(folder, data, of_data)
+        lines += _references(folder, data, of_data, notes)
         for variant in dict.fromkeys(row.variant for row in of_data):
             own = {row: there.get(row) for row in of_data if row.variant == variant}
             for stream in _streams(suite, own):
                 line = _line(own, variant, stream, data, there, folds=suite.leaves_one_out)
                 bounds = accuracy_bounds(answers.by_place([*own]), stream=stream)
                 versus = _versus(suite, of_data, own, answers, stream, notes)
-                parts = _by_part(suite, filter(None, own.values()), stream)
+                parts = _by_part(suite, answers.by_place([*own]).values(), stream)
                 lines.append(replace(line, interval=bounds, versus=versus, parts=parts))
+    notes += _empty_parts(suite, lines) if there else []
     notes += _made_by(list(there.values()), len(rows))
     return Table(suite=suite, lines=tuple(lines), findings=judge_claims(suite, rows, answers), notes=tuple(notes))
 
@@ -161,10 +163,19 @@ def _by_data(folder: SuiteFolder, rows: Sequence[Row], there: Mapping[Row, Finis
     return grouped
 
 
-def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row]) -> Iterator[Line]:
+def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row], notes: list[str]) -> Iterator[Line]:
     splits = list(dict.fromkeys(row.split for row in rows))
     for reference in folder.suite.references:
         found = {s: Finished.load(folder.reference_file(reference, str(data), s)) for s in splits}
+        otherwise: dict[str, list[str]] = {}
+        for row in trained_by_place(rows).values():
+            finished = found[row.split]
+            if finished is not None and (different := reference_changes(finished, reference, row)):
+                found[row.split] = None
+                otherwise.setdefault("; ".join(different), []).append(row.split)
+        for different_in, left_out in otherwise.items():
+            where = f"split {left_out[0]}" if len(left_out) == 1 else f"{len(left_out)} splits"
+            notes.append(f"left out: {reference} on {where}, made otherwise ({different_in})")
         there = [finished for finished in found.values() if finished]
         if not there:
             continue
@@ -188,14 +199,22 @@ def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row]) -> I
                 spread_over=None,
                 rows=len(there),
                 of=len(splits),
-                parts=_by_part(folder.suite, there, stream),
+                parts=_by_part(folder.suite, (finished.hits for finished in there if finished.hits), stream),
             )
 
 
-def _by_part(suite: Suite, there: Iterable[Finished], stream: str | None) -> dict[str, float | None]:
+def _empty_parts(suite: Suite, lines: Sequence[Line]) -> list[str]:
+    return [
+        f"no test video is of the part {part!r}: none fits {' or '.join(patterns)}"
+        for part, patterns in suite.parts.items()
+        if all(line.parts.get(part) is None for line in lines)
+    ]
+
+
+def _by_part(suite: Suite, answers: Iterable[Hits], stream: str | None) -> dict[str, float | None]:
     """Top-1 on each part of the test videos, counted over all rows together."""
     right: dict[str, list[float]] = {part: [] for part in suite.parts}
-    for hits in (finished.hits for finished in there if finished.hits):
+    for hits in answers:
         for video, hit in zip(hits.videos, hits.values(stream), strict=True):
             for part, patterns in suite.parts.items():
                 if any(fnmatchcase(video, pattern) for pattern in patterns):
@@ -267,9 +286,16 @@ def _line(
 
 def _over_stages(row: Row, key: str, there: Mapping[Row, Finished]) -> float | None:
     """What a row and all that it starts from cost together; None where that is not known of one of them."""
-    own = there[row].cost.get(key) if row in there else None
-    before = [_over_stages(start, key, there) for start in row.after]
-    return None if own is None or None in before else own + sum(filter(None, before))
+    stages: dict[Row, None] = {}
+    reached = [row]
+    while reached:
+        stage = reached.pop()
+        if stage not in stages:  # two networks that are joined can have begun alike
+            stages[stage] = None
+            reached += stage.after
+    costs = [there[stage].cost.get(key) if stage in there else None for stage in stages]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 def _mean(values: Any) -> float | None:

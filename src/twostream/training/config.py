@@ -25,6 +25,8 @@ class FlowConfig:
         store: folder of the flow store; None makes one beside the run folder, shared by runs on the same data.
         estimator: tvl1, dis, tvl1-opencv or farneback; None: that of the store if there is one, else tvl1.
         quality: of tvl1: reference, papers, balanced or fast; None: that of the store if there is one, else balanced.
+        parameters: further numbers of the estimator, e.g. {"texture": 1.0} of tvl1 where light flickers; all others,
+            and None for all: those of the store if there is one, or of the quality.
         resize: short side in px at which flow is computed and kept; None: that of the store if there is one, else a
             seventh more than the crops (128 on a CPU, 256 on a GPU), or 256 for a network that looks at where something
             moves (``model_args: {region: motion}``), which sees parts of it enlarged.
@@ -36,9 +38,25 @@ class FlowConfig:
     store: str | None = None
     estimator: str | None = None
     quality: str | None = None
+    parameters: dict[str, Any] | None = None
     resize: int | None = None
     fps: float | None = None
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.parameters:
+            object.__setattr__(self, "parameters", None)
+        elif "quality" in self.parameters:
+            raise UsageError("flow.parameters: the quality is an option of its own, flow.quality")
+
+    @property
+    def method(self) -> str:
+        """The estimator and what was asked of it, as a part of a folder's name: stores of two methods cannot be one."""
+        numbers = [
+            f"{name}{value:g}" if isinstance(value, int | float) else f"{name}{value}"
+            for name, value in sorted((self.parameters or {}).items())
+        ]
+        return "-".join([part for part in (self.estimator, self.quality) if part] + numbers)
 
 
 @dataclass(frozen=True, kw_only=True)

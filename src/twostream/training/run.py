@@ -231,8 +231,7 @@ def absolute(config: TrainConfig) -> TrainConfig:
         default_store(
             config.data,
             Path(config.out).parent,
-            # Stores of two qualities cannot be one.
-            estimator="-".join(filter(None, (config.flow.estimator, config.flow.quality))),
+            estimator=config.flow.method,
             short_side=config.flow.resize or 0,
             fps=config.flow.fps,
         )
@@ -268,7 +267,7 @@ def refuse_other_run(run: RunFolder, config: TrainConfig) -> None:
     changed = [
         f"{key}: {before.get(key)} there, {now.get(key)} now"
         for key in sorted(before.keys() | now.keys())
-        if key not in _FREE_TO_CHANGE and _comparable(before.get(key)) != _comparable(now.get(key))
+        if key not in _FREE_TO_CHANGE and _as_read(before.get(key)) != _as_read(now.get(key))
     ]
     if changed:
         raise TrainingError(
@@ -287,8 +286,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _comparable(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+def _as_read(value: Any) -> Any:
+    """As it comes back from a file; 1 and 1.0 are equal."""
+    return json.loads(json.dumps(value))
 
 
 def open_store(config: TrainConfig) -> FlowStore:
@@ -299,10 +299,11 @@ def open_store(config: TrainConfig) -> FlowStore:
     root = Path(str(config.flow.store))
     found = stored_settings(root)
     parameters: dict[str, object] = {}
-    if found is not None and found.estimator == config.flow.estimator:
-        parameters = found.parameters
     if config.flow.quality is not None:
         parameters = {"quality": config.flow.quality}
+    elif found is not None and found.estimator == config.flow.estimator:
+        parameters = found.parameters
+    parameters = {**parameters, **(config.flow.parameters or {})}
     asked = FlowSettings(
         estimator=str(config.flow.estimator),
         parameters=parameters,
