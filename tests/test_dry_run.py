@@ -136,6 +136,7 @@ def test_what_does_not_pass_is_named_and_the_rest_goes_on(
         "after": {"model": "temporal_resnet18", "after": "pattern"},
         "late": {"scores_of": ["looks", "pattern"]},
         "last": {"model": "spatial_resnet18", "size": 64},
+        "both": {"fuse": ["looks", "last"]},
     }
     found = go(Suite.load(write(variants=variants), data=shapes), limit_clips=1)
     assert not found.ok
@@ -152,6 +153,7 @@ def test_what_does_not_pass_is_named_and_the_rest_goes_on(
         assert words in problems, words
     assert str(tmp_path / "none.pth") in problems
     assert [trial.variant for trial in found.trials][-1] == "last"
+    assert any(note.startswith("both: the probabilities of looks and last fuse to 1x1x1x") for note in found.notes)
     assert f"did not pass: {len(found.problems)}" in found.lines()[-1]
 
     def broken(*_: Any, **__: Any) -> None:
