@@ -80,7 +80,8 @@ def moving_region(fields: Uint8Array, bound: float = 20.0) -> Region:
     for field in fields:
         flow = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in dequantize(field, bound)])
         beside = flow.astype(np.float64) - _camera(flow)
-        length = np.sqrt(((beside - _surroundings(beside)) ** 2).sum(0))
+        # The least of both, as what is still beside something fast differs from its surroundings too.
+        length = np.sqrt(np.minimum((beside**2).sum(0), ((beside - _surroundings(beside)) ** 2).sum(0)))
         heat += np.clip(length * (_GRID / short) - _STILL, 0, _ENOUGH)
     heat = _together(np.asarray(cv2.blur(heat, (3, 3)), np.float64))
     if not heat.any():
