@@ -87,18 +87,9 @@ def join_answers(several: Sequence[Scores]) -> Scores:
     Raises:
         ScoresError: other videos or classes, or other protocols.
     """
-    refuse_other_protocols(several)
-    return fuse(several)
-
-
-def refuse_other_protocols(several: Sequence[Scores]) -> None:
-    """Scores that were made in different ways are not of one row.
-
-    Raises:
-        ScoresError: they are of different protocols.
-    """
     if len(protocols := {str(scores.meta.get("protocol")) for scores in several}) > 1:
         raise ScoresError(f"scores of different protocols do not make one row: {sorted(protocols)}")
+    return fuse(several)
 
 
 def join_votes(several: Sequence[Scores]) -> Scores:
