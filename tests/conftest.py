@@ -1,6 +1,7 @@
 """What many tests share: the place of the real videos, a small generated data set, a run trained on it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ from twostream.data import motion_shapes
 from twostream.runs import RunFolder
 from twostream.training.config import FlowConfig, OptimConfig, TrainConfig, TrainerConfig
 from twostream.training.run import train
+
+# A shell that runs the suite in the background has it ignore Ctrl-C, and so would the processes that tests start to
+# stop them by it; a handler is not inherited.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

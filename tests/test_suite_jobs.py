@@ -311,7 +311,7 @@ def test_ctrl_c_stops_all_rows_and_the_same_command_goes_on(
     trainer = {"checkpoint_seconds": 0.0}
     suite = load(
         {
-            "motion": {"model": "temporal_resnet18", "trainer": {**trainer, "epochs": 25}},
+            "motion": {"model": "temporal_resnet18", "trainer": {**trainer, "epochs": 100}},
             "broken": {"no_flip": ["no such class"]},
             "after_broken": {"after": "broken"},
             "after_motion": {"after": "motion"},
@@ -348,7 +348,7 @@ def test_ctrl_c_stops_all_rows_and_the_same_command_goes_on(
     said: list[str] = []
     failed = run_suite(suite, folder.out, jobs=2, say=said.append)
     assert set(failed) == {"broken-seed0-split1", "after_broken-seed0-split1"}, "\n".join(said)
-    assert any(line.startswith("motion-seed0-split1:") and "epoch 25" in line for line in said), "\n".join(said)
+    assert any(line.startswith("motion-seed0-split1:") and "epoch 100" in line for line in said), "\n".join(said)
     assert not any(line.startswith("motion-seed0-split1: epoch 1 ") for line in said)
     made = [finished for row in suite.rows() if (finished := folder.finished(row))]
     assert [finished.variant for finished in made] == ["motion", "after_motion"]
