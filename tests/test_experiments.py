@@ -1,6 +1,7 @@
 """Suites: what their files may say, that rows run once and survive, and what the table and the references say."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from twostream.data.items import DataError
 from twostream.data.motion_shapes import settings_for
 from twostream.data.reading import read_videos
 from twostream.errors import UsageError
+from twostream.evaluation.metrics import probabilities
 from twostream.experiments import making
 from twostream.experiments import suite as suite_file
 from twostream.experiments.hits import Hits
@@ -35,6 +37,7 @@ from twostream.experiments.table import make_table, table_json
 from twostream.experiments.table_page import render
 from twostream.models.contract import VideoModel
 from twostream.models.registry import create_model, known_numbers
+from twostream.runs import RunFolder, evaluate_run
 from twostream.training.config import TrainConfig
 from twostream.video import write_video
 
@@ -264,6 +267,7 @@ def test_generated_videos_are_named_by_what_differs() -> None:
         ({"baseline": "lat"}, "no variant is called 'lat'; did you mean late?"),
         ({"baseline": "xyz"}, "no variant is called 'xyz'; there are late"),
         ({"protocol": "2-step"}, "protocol: no protocol is called '2-step'"),
+        ({"variants": {"a": {"protocol": 3}}}, r"variants\.a\.protocol: no protocol is called '3'"),
         (
             {"variants": {"a": {}, "b": {"scores_of": ["a"]}}},
             "scores_of names two variants or more, each once, and stan",
@@ -446,6 +450,56 @@ def test_finished_rows_are_not_run_again(ran: Any, shapes: Path, monkeypatch: py
     assert "tiny: 1 rows, 1 finished; none to go" in said
 
 
+def test_a_finished_network_is_judged_once_more_by_another_protocol(
+    ran: Any, shapes: Path, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, before, _, _ = ran
+    out = tmp_path / "out"
+    shutil.copytree(before, out)
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values["variants"] |= {
+        "both": {"fuse": ["late", "longer"]},
+        "crops": {"fuse": ["late"], "protocol": "10x3"},
+        "both_crops": {"fuse": ["both", "late"], "protocol": "10x3"},
+        "votes": {"scores_of": ["late"], "protocol": "10x3"},
+    }
+    suite = Suite.load(write(**values), data=shapes)
+    folder = SuiteFolder(suite, out)
+    rows = {row.variant: row for row in suite.rows()}
+    assert rows["crops"].digest != rows["late"].digest
+    judged: list[tuple[str, str]] = []
+
+    def judging(run: RunFolder, **how: Any) -> Any:
+        judged.append((run.path.name.split("-")[0], how["protocol"]))
+        return evaluate_run(run, **how)
+
+    monkeypatch.setattr(making, "evaluate_run", judging)
+    names = ["both", "crops", "both_crops", "votes"]
+    assert run_suite(suite, out, only=names, say=quiet) == {}
+    assert judged == [("late", "10x3"), ("longer", "10x3")], "each once, and no network is trained"
+    late, votes = (
+        Scores.load(folder.path / str(folder.finished(rows[name]).scores_file))  # type: ignore[union-attr]
+        for name in ("late", "votes")
+    )
+    tens = Scores.load(RunFolder(folder.run_folder(rows["late"])).scores_file("test", "10x3"))
+    assert (late.logits.shape[1], tens.logits.shape[1]) == (1, 30)
+    np.testing.assert_array_equal(votes.logits, tens.logits)
+    crops = folder.finished(rows["crops"])
+    assert crops is not None
+    assert (crops.asked["protocol"], crops.asked["after.protocol"]) == ("10x3", "1-view")
+    joined = Scores.load(folder.path / str(crops.scores_file))
+    np.testing.assert_allclose(probabilities(joined), probabilities(tens), atol=1e-6)
+    text = table_markdown(make_table(suite, out))
+    assert "by the protocol 1-view, crops and both_crops and votes by 10x3." in text
+    # Weights that have changed are judged anew; a network that is not here is asked for.
+    tens = replace(tens, meta={**tens.meta, "model_sha256": "another"})
+    tens.save(RunFolder(folder.run_folder(rows["late"])).scores_file("test", "10x3"))
+    assert run_suite_anew(suite, folder, rows["crops"]) == {}
+    assert judged[2:] == [("late", "10x3")]
+    shutil.rmtree(folder.run_folder(rows["late"]))
+    assert "--only late" in run_suite_anew(suite, folder, rows["crops"])[rows["crops"].name]
+
+
 def test_a_row_made_again_elsewhere_has_the_same_scores_file_to_the_byte(
     ran: Any, shapes: Path, tmp_path: Path
 ) -> None:
@@ -532,7 +586,7 @@ def test_rows_can_be_chosen_by_variant_seed_and_split(write: Callable[..., Path]
 def test_what_a_row_starts_from_must_be_there(write: Callable[..., Path], tmp_path: Path) -> None:
     suite = Suite.load(write(data="d", variants={"late": {}, "longer": {"after": "late"}}))
     failed = run_suite(suite, tmp_path, only=["longer"], say=quiet)
-    assert "starts from the run of late-seed0-split1" in failed["longer-seed0-split1"]
+    assert "needs the network of late-seed0-split1" in failed["longer-seed0-split1"]
     assert "--only late" in failed["longer-seed0-split1"]
 
 

@@ -369,9 +369,11 @@ class _Trier:
             return
         scores = join_scores(row, [self.scores[before.variant] for before in row.after])
         figures_of(scores)
+        tried = str(scores.meta.get("protocol"))
         self.found.notes.append(
             f"{row.variant}: the {row.joined} of {' and '.join(before.variant for before in row.after)} fuse to "
             f"{'x'.join(map(str, scores.logits.shape))} logits"
+            + (f"; tried by {tried}, not by {row.protocol}" if tried != row.protocol else "")
         )
 
 

@@ -1,7 +1,7 @@
 """Late fusion of rows that were trained apart: their scores on every test video become one row's."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,34 +14,25 @@ from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import Row
 from twostream.runs import RunFolder
 
+Judge = Callable[[Row, str], Scores]
+"""Judges the network of a trained row by a protocol."""
 
-def joined_row(folder: SuiteFolder, row: Row) -> Finished:
+
+def joined_row(folder: SuiteFolder, row: Row, judge: Judge) -> Finished:
     """Join the scores of the rows in ``row.after``, and write the scores and the file of this one.
 
+    Args:
+        folder: of the suite.
+        row: what is joined.
+        judge: asked for the scores of networks that were judged by another protocol than this row is.
+
     Raises:
-        SuiteError: one of them is not finished, was made with another configuration, or its scores are on another
-            machine.
+        SuiteError: one of them is not finished, was made with another configuration, or its scores or its network, as
+            needed, are on another machine.
         ScoresError: they are not about the same videos, or made in other ways.
     """
     began, computed = time.monotonic(), time.process_time()
-    several: list[Scores] = []
-    left_out: dict[str, str] = {}
-    for before in row.after:
-        finished = folder.finished(before)
-        file = folder.path / str(finished.scores_file) if finished else None
-        if finished is None or file is None or not file.is_file():
-            raise SuiteError(
-                f"it joins the scores of {before.name}, whose scores are not {file or 'there yet'}; run it first with: "
-                f"{folder.suite.command(before.variant)}"
-            )
-        if different := changes(finished, before):
-            raise SuiteError(
-                f"it joins the scores of {before.name}, which was made with another configuration "
-                f"({'; '.join(different)}); run it anew with: {folder.suite.command(before.variant)} --redo"
-            )
-        several.append(Scores.load(file))
-        left_out |= finished.left_out
-    scores = join_scores(row, several)
+    scores, left_out = _answers(folder, row, row.protocol, judge)
     path = RunFolder(folder.run_folder(row)).scores_file("test", row.protocol)
     scores.save(path)
     finished = Finished(
@@ -70,6 +61,33 @@ def joined_row(folder: SuiteFolder, row: Row) -> Finished:
     )
     finished.save(folder.row_file(row))
     return finished
+
+
+def _answers(folder: SuiteFolder, row: Row, protocol: str, judge: Judge) -> tuple[Scores, dict[str, str]]:
+    """The scores of the rows that a row joins, by a protocol, as one, and the videos that are left out of them."""
+    several: list[Scores] = []
+    left_out: dict[str, str] = {}
+    for before in row.after:
+        finished = folder.finished(before)
+        run_it = f"run it first with: {folder.suite.command(before.variant)}"
+        if finished is None:
+            raise SuiteError(f"it joins the scores of {before.name}, whose scores are not there yet; {run_it}")
+        if different := changes(finished, before):
+            raise SuiteError(
+                f"it joins the scores of {before.name}, which was made with another configuration "
+                f"({'; '.join(different)}); run it anew with: {folder.suite.command(before.variant)} --redo"
+            )
+        if before.protocol == protocol:
+            file = folder.path / str(finished.scores_file)
+            if not file.is_file():
+                raise SuiteError(f"it joins the scores of {before.name}, whose scores are not {file}; {run_it}")
+            several.append(Scores.load(file))
+        elif before.joined is not None:
+            several.append(_answers(folder, before, protocol, judge)[0])
+        else:
+            several.append(judge(before, protocol))
+        left_out |= finished.left_out
+    return join_scores(row, several), left_out
 
 
 def join_scores(row: Row, several: Sequence[Scores]) -> Scores:

@@ -115,7 +115,7 @@ class Maker:
 
     def _make(self, row: Row) -> Finished:
         if row.joined is not None:
-            return joined_row(self.folder, row)
+            return joined_row(self.folder, row, self.judged)
         starts = tuple(self.start(before) for before in row.after)
         config = replace(
             row.config,
@@ -174,10 +174,27 @@ class Maker:
         run = RunFolder(self.folder.run_folder(row))
         if not run.finished:
             raise SuiteError(
-                f"it starts from the run of {row.name}, and {run.path} holds no finished one; run it first with: "
+                f"it needs the network of {row.name}, and {run.path} holds no finished one; run it first with: "
                 f"{self.suite.command(row.variant)}"
             )
         return str(run.path)
+
+    def judged(self, row: Row, protocol: str) -> Scores:
+        """The scores of a finished row's network on the test videos, by another protocol than the row's own."""
+        run = RunFolder(Path(self.start(row)))
+        file = run.scores_file("test", protocol)
+        if file.is_file():
+            scores = Scores.load(file)
+            if scores.meta.get("model_sha256") == run.model().config["weights"]["sha256"]:
+                return scores
+        return evaluate_run(
+            run,
+            protocol=protocol,
+            device="cpu" if row.config.trainer.accelerator == "cpu" else "auto",
+            flow_workers=self.cores,
+            say=self.say,
+            progress=self.progress,
+        ).scores
 
     def videos(self, data: "str | MotionShapes | None", config: TrainConfig) -> Path:
         """The folder of the data; videos to be generated are, as far as they are missing."""

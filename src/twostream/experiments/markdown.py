@@ -98,7 +98,12 @@ def explanation(table: Table) -> str:
             if some
             else f", mean over {len(suite.seeds)} seeds"
         )
-    explained = [f"Top-1 on the test videos by the protocol {suite.protocol}{over}."]
+    others: dict[str, list[str]] = {}
+    for variant, protocol in {row.variant: row.protocol for row in suite.rows()}.items():
+        if protocol != suite.protocol:
+            others.setdefault(protocol, []).append(variant)
+    but = "".join(f", {' and '.join(variants)} by {protocol}" for protocol, variants in others.items())
+    explained = [f"Top-1 on the test videos by the protocol {suite.protocol}{but}{over}."]
     if suite.leaves_one_out:
         explained.append("Each group is left out once; the mean counts the videos of all of them together.")
     if any(row.after for row in suite.rows()):

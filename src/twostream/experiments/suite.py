@@ -15,6 +15,7 @@
       both: {scores_of: [looks, moves]}             # late fusion: their votes on every test video together, no training
       other: {seed_plus: 100}                       # as the base, from a seed that is 100 higher
       best: {fuse: [late, inflated]}                # the mean of what whole models answer, no training either
+      crops: {fuse: [late], protocol: 25x10}        # late's network, judged in another way than all others
     seeds: [0, 1]
     splits: [1, 2, 3]                  # or {leave_one_out: [1, 10]}: ten folds, each without one group of 1 to 10
     protocol: 25-step
@@ -129,7 +130,7 @@ class Row:
         variant, seed, split: its place in the suite.
         data: a path, videos to be generated, or None where the suite leaves it open and none was named.
         config: how it is trained; ``data`` and ``out`` are filled in when it is run.
-        protocol: how it is judged.
+        protocol: how it is judged; rows that are joined may have been judged otherwise before.
         after: the rows whose weights it starts from, one after the other.
         as_images: only its network on frames is taken, for the networks of both streams.
         joined: nothing is trained: the scores of the rows in ``after`` are joined, and how.
@@ -205,11 +206,12 @@ class Suite:
             starts; and ``seed_plus``, by which its seed is higher than the row's, for a second network of the same
             kind (on data whose split is given: one that is drawn hangs on the seed). Or alone ``scores_of``, variants
             whose votes are counted together as those of one network, each stream once, or ``fuse``, variants whose
-            probabilities are averaged.
+            probabilities are averaged. Beside all of these ``protocol``, where a variant is judged otherwise than the
+            suite's: networks that ``scores_of`` or ``fuse`` name are judged anew then, and one is enough.
         data: a path, videos to be generated, or None: named on the command line.
         base: keys of a training run that all variants share.
         seeds, splits: every variant is run on each pair of them. Splits are numbers, or all of them folds.
-        protocol: how runs are judged.
+        protocol: how runs are judged, but for variants with one of their own.
         baseline: the variant that the others are compared with.
         parts: of the test videos, by patterns that their names fit: a second table has each line's accuracy on each.
         streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
@@ -285,12 +287,15 @@ class Suite:
             place = f"{self.source}: variants.{variant}"
             keys = dict(self.variants[variant])
             images_after = keys.pop("images_after", None)
+            protocol = str(keys.pop("protocol", self.protocol))
             join = next((key for key in _JOINING if key in keys), None)
             scores_of = None if join is None else keys.pop(join)
             named = scores_of if isinstance(scores_of, list) and all(isinstance(n, str) for n in scores_of) else []
-            if join and (keys or images_after or len(set(named)) < 2 or len(set(named)) < len(named)):
+            least = 1 if "protocol" in self.variants[variant] else 2
+            if join and (keys or images_after or len(set(named)) < least or len(set(named)) < len(named)):
                 raise SuiteError(
-                    f"{place}: {join} names two variants or more, each once, and stands alone, as it trains nothing"
+                    f"{place}: {join} names two variants or more, each once, and stands alone, as it trains nothing; "
+                    "beside a protocol of its own one is enough"
                 )
             after = keys.pop("after", images_after if join is None else scores_of)
             own = keys.pop("data", None)
@@ -336,7 +341,7 @@ class Suite:
                 split=str(split),
                 data=data,
                 config=config,
-                protocol=self.protocol,
+                protocol=protocol,
                 after=tuple(rows[name, seed, split] for name in before),
                 as_images=images_after is not None,
                 joined=None if join is None else _JOINING[join],
@@ -371,10 +376,14 @@ class Suite:
             near = difflib.get_close_matches(self.baseline, self.variants, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(self.variants)}"
             raise SuiteError(f"{path}: baseline: no variant is called {self.baseline!r}{hint}")
-        try:
-            get_protocol(self.protocol)
-        except UsageError as error:
-            raise SuiteError(f"{path}: protocol: {error}") from error
+        judged = {"protocol": self.protocol} | {
+            f"variants.{name}.protocol": keys["protocol"] for name, keys in self.variants.items() if "protocol" in keys
+        }
+        for place, protocol in judged.items():
+            try:
+                get_protocol(str(protocol))
+            except UsageError as error:
+                raise SuiteError(f"{path}: {place}: {error}") from error
         # By itself first: a mistake in it is not the first variant's.
         build(TrainConfig, self.base, f"{path}: base", given={"data": "", "out": "", "seed": 0, "split": 1})
         for row in self.rows():
