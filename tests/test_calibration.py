@@ -295,10 +295,12 @@ def test_a_run_is_calibrated_on_its_validation_part(run: RunFolder, capsys: Prin
     )
     first, second = (entry["label"] for entry in calm["predictions"][:2])
     assert cooled[first] - cooled[second] == pytest.approx((heated[first] - heated[second]) / T, rel=1e-3)
-    assert main([*words, "--unknown", "0.99", "--json"]) == 0
+    assert main([*words, "--unknown", "0.99", "--json", "--timeline", "--min-score", "0"]) == 0
     printed = capsys.readouterr()
     (unsure,) = json.loads(printed.out)
-    assert unsure["label"] == "unknown"
+    assert (unsure["label"], unsure["unknown_below"]) == ("unknown", 0.99)
+    assert {segment["label"] for segment in unsure["timeline"]} == {"unknown"}
+    assert {segment["label"] for segment in calm["timeline"]} <= {entry["label"] for entry in calm["predictions"]}
     assert unsure["predictions"] == calm["predictions"]
     assert "not calibrated" not in printed.err
     assert main([*words[:3], "--protocol", "25-step", "--unknown", "1"]) == 0

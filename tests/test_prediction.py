@@ -269,7 +269,9 @@ def test_windows_see_the_frame_as_the_protocol_does_but_once(clip: Path) -> None
 def test_the_document_is_the_one_that_was_promised(clip: Path) -> None:
     answer = watcher().predict(clip, top=1)
     document = answer.to_dict()
-    assert list(document) == ["video", "frames", "fps", "seconds", "label", "calibrated", "predictions"]
+    keys = ["video", "frames", "fps", "seconds", "label", "unknown_below", "calibrated", "predictions"]
+    assert list(document) == keys
+    assert document["unknown_below"] == 0
     assert document["video"] == str(clip)
     assert (document["frames"], document["fps"]) == (40, 10.0)
     assert 0 < document["seconds"] < 60
@@ -460,6 +462,34 @@ def test_below_a_confidence_the_label_is_unknown(day_and_night: Path, tmp_path: 
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match="unknown: the confidence below which nothing is said is from 0 to 1"):
             watcher().predict(day_and_night, unknown=wrong)
+
+
+def test_below_a_confidence_a_stretch_of_the_timeline_is_unknown(day_and_night: Path, tmp_path: Path) -> None:
+    named = watcher().predict(day_and_night, timeline=True, min_score=0.9, window=1.0)
+    answer = watcher().predict(day_and_night, timeline=True, unknown=0.9, window=1.0)
+    assert named.timeline is not None
+    assert answer.timeline is not None
+    assert [segment.label for segment in named.timeline] == ["dark", "bright"]
+    assert tuple(segment for segment in answer.timeline if segment.guess is None) == named.timeline
+    last = answer.timeline[-1]
+    assert (last.label, last.end, last.start) == ("unknown", 12, named.timeline[-1].end)
+    assert last.score < 0.9
+    document = answer.to_dict()
+    assert document["unknown_below"] == 0.9
+    assert document["timeline"][-1]["label"] == "unknown"
+    assert document["timeline"][-1]["guess"] == last.guess
+    text = f"unknown ({last.guess}?)"
+    assert answer.lines()[-1].endswith(f"{last.score:.3f}  {text}")
+    write_srt(tmp_path / "a.srt", answer)
+    assert (tmp_path / "a.srt").read_text("utf-8").endswith(f"\n{text} ({last.score:.0%})\n")
+    write_csv(tmp_path / "a.csv", [answer])
+    assert (tmp_path / "a.csv").read_text("utf-8").endswith(f",12.000,unknown,{last.score:.4f}\n")
+    write_overlay(day_and_night, answer, tmp_path / "out.mp4")
+    original, written = (Video(path).frames([20, 110]).astype(int) for path in (day_and_night, tmp_path / "out.mp4"))
+    first = f"dark  {named.timeline[0].score:.0%}"
+    for frame, shown, label in zip(original, written, (first, f"{text}  {last.score:.0%}"), strict=True):
+        assert np.abs(shown - labelled(frame.astype(np.uint8), label)).mean() < 4
+        assert np.abs(shown - frame).mean() > 4
 
 
 class Spotter(Recorder):

@@ -11,6 +11,7 @@ from twostream.clip import InputSpec
 from twostream.data.sampling import ShortClipError, shortest
 from twostream.errors import UsageError
 from twostream.prediction.timeline import (
+    UNKNOWN,
     Segment,
     TimelineSettings,
     cell_edges,
@@ -37,6 +38,10 @@ def said(text: str, *, min_length: float = 0.0, min_score: float = 0.5, high: fl
     edges, probabilities = cells(text, high)
     found = segments(edges, probabilities, CLASSES, min_score=min_score, min_length=min_length)
     return [(s.start, s.end, CLASSES.index(s.label)) for s in found]
+
+
+def told(text: str, *, high: float = 0.9, **options: float) -> list[tuple[float, float, str]]:
+    return [(s.start, s.end, s.text) for s in segments(*cells(text, high), CLASSES, **options)]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,34 @@ def test_a_score_is_the_mean_over_time() -> None:
     assert segment.to_dict() == {"start": 0.0, "end": 1.5, "label": "run", "score": segment.score}
 
 
+def test_what_is_not_sure_enough_is_unknown() -> None:
+    named = [(1, 3, "run"), (5, 6, "jump")]
+    assert told("-rr--j") == named
+    assert told("-rr--j", unknown=0.6) == [(0, 1, "unknown (run?)"), named[0], (3, 5, "unknown (run?)"), named[1]]
+    # The stricter bound decides, whichever it is.
+    everything = [(0, 6, "unknown (run?)")]
+    assert told("-rr--j", unknown=0.95) == told("-rr--j", unknown=0.1, min_score=0.95) == everything
+    assert told("-rr--j", unknown=0.6, min_score=0.1) == told("-rr--j", unknown=0.1, min_score=0.6)
+    # What does not last is a flicker, unknown or not; what lasts and holds flickers only is unknown.
+    assert told("rrr-jjj", unknown=0.6, min_length=2) == [(0, 3, "run"), (4, 7, "jump")]
+    assert told("rrr-rrr", unknown=0.6, min_length=2) == [(0, 7, "run")]
+    assert told("rrrjrj", unknown=0.6, min_length=2) == [(0, 3, "run"), (3, 6, "unknown (jump?)")]
+    assert told("-", unknown=0.6, min_length=5) == [(0, 1, "unknown (run?)")]
+
+
+def test_an_unknown_stretch_has_the_score_of_its_guess() -> None:
+    edges = np.array([0.0, 1.0, 1.5])
+    (segment,) = segments(edges, np.array([[0.3, 0.7], [0.6, 0.4]]), CLASSES, unknown=0.8)
+    assert segment == Segment(0, 1.5, UNKNOWN, pytest.approx((0.7 + 0.5 * 0.4) / 1.5), "jump")
+    assert segment.to_dict() == {
+        "start": 0.0,
+        "end": 1.5,
+        "label": "unknown",
+        "score": segment.score,
+        "guess": "jump",
+    }
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), min_size=1, max_size=30),
@@ -106,6 +139,13 @@ def test_segments_hold_their_promises(
     assert all(0 <= border <= edges[-1] for border in borders)
     assert all(s.start < s.end for s in found)
     assert all(a.label != b.label or b.start > a.end for a, b in pairwise(found))
+    # Asked for what is unknown, the named segments stay, and no hole is left that lasts.
+    if min_score > 0:
+        whole = segments(edges, probabilities, ("a", "b", "c"), min_length=min_length, min_score=0, unknown=min_score)
+        assert tuple(s for s in whole if s.guess is None) == found
+        ends = [0.0, *(s.end for s in whole)]
+        starts = [*(s.start for s in whole), float(edges[-1])]
+        assert all(0 <= start - end < max(min_length, 1e-6) for end, start in zip(ends, starts, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ def predict(argv: Sequence[str]) -> int:
         type=float,
         default=0.0,
         metavar="C",
-        help="where the best class does not reach this score the label is unknown; `twostream calibrate` shows which",
+        help="where the best class does not reach this score the label is unknown, of the video and of each stretch of "
+        "the timeline, where the higher of this and --min-score counts; `twostream calibrate` shows which to take",
     )
     parser.add_argument("--overlay", metavar="FILE", help="write the video with its labels (one VIDEO only)")
     parser.add_argument(

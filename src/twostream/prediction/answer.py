@@ -4,11 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twostream.attention.tracks import AttentionTrack
-from twostream.prediction.timeline import Segment
+from twostream.prediction.timeline import UNKNOWN, Segment
 from twostream.units import seconds_text
-
-UNKNOWN = "unknown"
-"""The label of a video whose best class is not sure enough."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,8 @@ class Prediction:
         seconds: wall time that the prediction took.
         predictions: the best classes with their probabilities, best first.
         timeline: what happens when; None where it was not asked for.
-        unknown: the confidence that the best class must reach to become the label; 0 asks for none.
+        unknown: the confidence that the best class must reach to become the label, of the video and of each stretch of
+            its timeline; 0 asks for none.
         calibrated: whether a temperature that was fitted under this protocol is in the probabilities.
         attention: where the network looked along the video; None where it was not asked for.
     """
@@ -51,6 +49,7 @@ class Prediction:
             "fps": self.fps,
             "seconds": round(self.seconds, 3),
             "label": self.label,
+            "unknown_below": self.unknown,
             "calibrated": self.calibrated,
             "predictions": [{"label": label, "score": score} for label, score in self.predictions],
         }
@@ -68,7 +67,7 @@ class Prediction:
         if self.timeline is not None:
             lines.append("  timeline:" if self.timeline else "  timeline: nothing that lasts and is sure enough")
         for segment in self.timeline or ():
-            lines.append(f"  {_clock(segment.start)} - {_clock(segment.end)}  {segment.score:.3f}  {segment.label}")
+            lines.append(f"  {_clock(segment.start)} - {_clock(segment.end)}  {segment.score:.3f}  {segment.text}")
         return lines
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from twostream.attention.heat import Heat
 from twostream.errors import UsageError
-from twostream.prediction.answer import UNKNOWN, Prediction
+from twostream.prediction.answer import Prediction
+from twostream.prediction.timeline import UNKNOWN
 from twostream.video import Video, write_video
 
 Uint8Array = npt.NDArray[np.uint8]
@@ -33,8 +34,8 @@ def write_overlay(
     """Write ``video`` as H.264 with label and score on every frame; returns the number of frames.
 
     With a timeline each frame bears the label of its time, and none where the timeline says nothing; without one all
-    bear the best class of the whole video, as a mere guess where it is not sure enough. The letters of the font are
-    ASCII: accents are dropped, and any other letter is shown as a question mark.
+    bear the best class of the whole video. What is unknown is called so, with the best class as a mere guess. The
+    letters of the font are ASCII: accents are dropped, and any other letter is shown as a question mark.
 
     Where the prediction holds attention it lies over the frames: orange where there is up to four times as much as if
     it were even, blue where there is down to a quarter, clear where it is even; what the network was not shown is
@@ -92,7 +93,7 @@ def _text_at(prediction: Prediction, time: float) -> str:
     place = bisect_right([segment.start for segment in prediction.timeline], time) - 1
     if place < 0 or time >= prediction.timeline[place].end:
         return ""
-    return _line(prediction.timeline[place].label, prediction.timeline[place].score)
+    return _line(prediction.timeline[place].text, prediction.timeline[place].score)
 
 
 def _line(label: str, score: float) -> str:

@@ -177,7 +177,8 @@ class Predictor:
             protocol: a name of ``evaluation.protocols.PROTOCOLS``; the answer is the one that ``evaluate`` counts.
             timeline: whether to make one.
             window, stride, min_score, min_length: see :class:`TimelineSettings`.
-            unknown: 0..1; where the best class does not reach this probability the label is ``"unknown"``.
+            unknown: 0..1; where the best class does not reach this probability the label is ``"unknown"``, of the video
+                and of the stretches of its timeline. There the stricter of it and ``min_score`` decides.
             attention: seconds from one map to the next, above 0; None: none are made.
             progress: called with (percent done, 100, file name).
 
@@ -250,7 +251,14 @@ class Predictor:
             along = self._probabilities(parts.scores(as_one=False), chosen)
             if judges_steps_alone(self.spec):
                 along = smooth(along, wanted.window / (edges[1] - edges[0]))
-            happened = segments(edges, along, self.classes, min_score=wanted.min_score, min_length=wanted.min_length)
+            happened = segments(
+                edges,
+                along,
+                self.classes,
+                min_score=wanted.min_score,
+                min_length=wanted.min_length,
+                unknown=unknown,
+            )
         tell(1)
         return Prediction(
             video=str(path),

@@ -24,20 +24,36 @@ STRIDE = 0.5
 """Seconds between answers. At 25 frames/s it leaves a fifth of the flow uncomputed, at 60 frames/s two thirds."""
 MIN_SCORE = 0.5
 MIN_LENGTH = 1.0
+UNKNOWN = "unknown"
+"""The label of a video, or of a stretch of one, whose best class is not sure enough."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video, in seconds, and what is seen in it; ``score`` is the mean probability of its label."""
+    """A stretch of a video, in seconds, and what is seen in it.
+
+    Attributes:
+        start, end: in seconds.
+        label: a class, or ``"unknown"``.
+        score: the mean probability of the label; of the guess where it is unknown.
+        guess: the best class of an unknown stretch; None where the label is a class.
+    """
 
     start: float
     end: float
     label: str
     score: float
+    guess: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The label for people: an unknown stretch tells its guess, with a question mark."""
+        return self.label if self.guess is None else f"{self.label} ({self.guess}?)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, times to the millisecond."""
-        return {"start": round(self.start, 3), "end": round(self.end, 3), "label": self.label, "score": self.score}
+        """Plain values, times to the millisecond; ``guess`` is there only where the label is unknown."""
+        document = {"start": round(self.start, 3), "end": round(self.end, 3), "label": self.label, "score": self.score}
+        return document if self.guess is None else {**document, "guess": self.guess}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +179,7 @@ def segments(
     *,
     min_score: float = MIN_SCORE,
     min_length: float = MIN_LENGTH,
+    unknown: float = 0.0,
 ) -> tuple[Segment, ...]:
     """What happens when, in order and without overlap.
 
@@ -171,13 +188,19 @@ def segments(
     it last less long than either run, and the mean probability over all still reaches ``min_score``. What is then still
     shorter than ``min_length`` is a flicker and left out, unless the whole video is no longer.
 
+    With ``unknown`` the stricter of it and ``min_score`` decides, and what lies outside these segments becomes one
+    labelled ``"unknown"`` where it lasts ``min_length``. Its guess may have a score above the bound where only flickers
+    of that class had.
+
     Args:
         edges: (M + 1,) rising borders of the cells in seconds.
         probabilities: (M, K), one row a cell.
         classes: K names.
         min_score: lowest probability of a label in a cell, and lowest score of a segment.
         min_length: seconds.
+        unknown: lowest probability that a class is named with; 0: nothing is called unknown.
     """
+    min_score = max(min_score, unknown)
     lengths = np.diff(edges)
     best = probabilities.argmax(axis=1)
     labels = np.where(probabilities.max(axis=1) >= min_score, best, -1)
@@ -213,9 +236,16 @@ def segments(
         # A run that has grown may now reach a still earlier one of its label.
         while (place := filled(runs)) is not None:
             runs[place:] = [_Run(runs[place].start, runs[-1].stop, runs[-1].label)]
-    least = min(min_length, float(edges[-1] - edges[0]))
-    return tuple(
-        Segment(float(edges[run.start]), float(edges[run.stop]), classes[run.label], score(run))
-        for run in runs
-        if run.label >= 0 and seconds(run) >= least - 1e-9
-    )
+    least = min(min_length, float(edges[-1] - edges[0])) - 1e-9
+    found = [run for run in runs if run.label >= 0 and seconds(run) >= least]
+    told = [Segment(float(edges[r.start]), float(edges[r.stop]), classes[r.label], score(r)) for r in found]
+    if unknown > 0:
+        starts, stops = [0, *(run.stop for run in found)], [*(run.start for run in found), len(labels)]
+        for start, stop in zip(starts, stops, strict=True):
+            if start < stop and edges[stop] - edges[start] >= least:
+                means = lengths[start:stop] @ probabilities[start:stop]
+                guess = _Run(start, stop, int(means.argmax()))
+                told.append(
+                    Segment(float(edges[start]), float(edges[stop]), UNKNOWN, score(guess), classes[guess.label])
+                )
+    return tuple(sorted(told, key=lambda segment: segment.start))

@@ -14,6 +14,8 @@ from twostream.prediction.timeline import Segment
 def write_csv(path: Path | str, predictions: Sequence[Prediction]) -> None:
     """Write the timelines of one or several videos: ``video,start,end,label,score``, a row a segment.
 
+    A stretch that is not sure enough has the label ``unknown``, and the score of its best class.
+
     Raises:
         UsageError: a prediction without a timeline.
     """
@@ -36,7 +38,7 @@ def write_srt(path: Path | str, prediction: Prediction) -> None:
     cues = []
     for number, segment in enumerate(_timeline(prediction), 1):
         # A blank line ends a cue and an arrow begins one: a label must hold neither.
-        label = " ".join(segment.label.split()).replace("-->", "->")
+        label = " ".join(segment.text.split()).replace("-->", "->")
         cues.append(f"{number}\n{srt_time(segment.start)} --> {srt_time(segment.end)}\n{label} ({segment.score:.0%})\n")
     write_text(path, "\n".join(cues))
 
