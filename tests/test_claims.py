@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import yaml
 from test_experiments import TINY, finish, some_scores
 from twostream.cli import main
 from twostream.evaluation.statistics import CrossedMean
-from twostream.experiments.evidence import reserve
+from twostream.experiments.evidence import accuracy_bounds, difference, reserve
+from twostream.experiments.hits import Hits
 from twostream.experiments.markdown import table_markdown
-from twostream.experiments.rows import SuiteFolder
+from twostream.experiments.rows import Finished, SuiteFolder, figures_of, reference_asked
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import Suite
 from twostream.experiments.table import make_table, table_json
@@ -249,3 +251,75 @@ def test_an_empty_page(load: Callable[..., Suite], tmp_path: Path) -> None:
     assert "<svg" not in written
     assert "Claims" not in written
     assert "missing" in written
+
+
+# Intervals, and the reference that all lines are compared with
+
+
+def test_all_lines_are_compared_with_the_bar(load: Callable[..., Suite], tmp_path: Path) -> None:
+    suite = load(bar="flow_histogram", references=["chance", "flow_histogram"], seeds=[0, 1], streams=True)
+    rows_of(suite, tmp_path)
+    folder, row = SuiteFolder(suite, tmp_path), suite.rows()[0]
+    half = some_scores([n % 4 < 2 for n in range(40)], GROUPS)
+    answered = replace(
+        Finished.load(folder.row_file(row)) or pytest.fail("no row"),
+        variant="flow_histogram",
+        seed=None,
+        asked=reference_asked("flow_histogram", row),
+        figures=figures_of(half),
+        hits=Hits.of(half),
+        streams={},
+    )
+    answered.save(folder.reference_file("flow_histogram", "clips", "1"))
+    table = make_table(suite, tmp_path)
+    lines = {line.label: line for line in table.lines if line.data == "clips"}
+    late, bar = lines["late"], lines["flow histogram"]
+    assert late.versus is None, "there is no baseline"
+    assert late.over_bar is not None
+    assert late.over_bar.difference == pytest.approx(late.top1 - 0.5)
+    assert (late.over_bar.pairs, late.over_bar.method) == (2, "bootstrap over 10 groups and 2 seeds")
+    motion = lines["late, motion alone"]
+    assert motion.over_bar is not None
+    assert motion.over_bar.difference == pytest.approx(motion.top1 - 0.5)
+    assert bar.interval == (0.5, 0.5) or bar.interval[0] < 0.5 < bar.interval[1]  # type: ignore[index]
+    assert bar.over_bar is None
+    text = table_markdown(table)
+    assert "| against flow histogram |" in text
+    low, high = late.interval or (0, 0)
+    assert f"| {low:.3f} to {high:.3f} |" in text
+    # Another clip than the rows were judged on.
+    some = some_scores([True] * 39, GROUPS[:39])
+    replace(answered, hits=Hits.of(some)).save(folder.reference_file("flow_histogram", "clips", "1"))
+    table = make_table(suite, tmp_path)
+    assert all(line.over_bar is None for line in table.lines)
+    assert any(note.startswith("not compared with the bar: late (seed 0, split 1: 1 vid") for note in table.notes)
+
+
+def test_the_bar_is_a_reference_with_answers(load: Callable[..., Suite]) -> None:
+    with pytest.raises(SuiteError, match="bar: clip_shape is none of the suite's references, which are chance"):
+        load(bar="clip_shape", references=["chance"])
+    with pytest.raises(SuiteError, match="bar must be clip_shape or flow_histogram or null, got 'chance'"):
+        load(bar="chance", references=["chance"])
+
+
+@pytest.mark.parametrize(
+    ("right", "others", "low", "high"),
+    [
+        (True, False, 1 - 2 * 0.2775, 1.0),
+        (True, True, -0.2775, 0.2775),
+        (True, None, 1 - 0.2775, 1.0),
+        (False, None, 0.0, 0.2775),
+    ],
+)
+def test_where_all_say_the_same_the_interval_has_a_width(
+    right: bool, others: bool | None, low: float, high: float
+) -> None:
+    """Ten of ten: Wilson's lower bound is 10 / (10 + 1.96 ** 2) = 0.7225."""
+    mine, theirs = (
+        {(0, "1"): Hits.of(some_scores([value] * 10, tuple("abcdefghij")))} for value in (right, bool(others))
+    )
+    found = difference(mine, None if others is None else theirs)
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    if others is None:
+        assert accuracy_bounds(mine) == (found.low, found.high)

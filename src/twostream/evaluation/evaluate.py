@@ -100,8 +100,7 @@ def evaluate(
         ShapeError: views or logits of another shape than the contract asks for.
         UsageError: an unknown device or precision, or numbers out of range.
     """
-    if precision not in _TYPES:
-        raise UsageError(f"precision is one of {list(get_args(Precision))}, got {precision!r}")
+    check_precision(precision)
     if batch_steps < 1 or workers < 0:
         raise UsageError(f"batch_steps is at least 1 and workers at least 0, got {batch_steps} and {workers}")
     if not len(views):
@@ -149,6 +148,16 @@ def evaluate(
         votes=given_votes(model, whole[0].shape[1]),
         meta={**(meta or {}), "precision": precision},
     )
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that there is not, before the work is done rather than after it.
+
+    Raises:
+        UsageError: names those there are.
+    """
+    if precision not in _TYPES:
+        raise UsageError(f"precision is one of {list(get_args(Precision))}, got {precision!r}")
 
 
 def resolve_device(name: str) -> torch.device:

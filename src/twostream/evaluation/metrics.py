@@ -15,6 +15,10 @@ from twostream.clip import Scores
 from twostream.errors import UsageError
 
 Order = Literal["logits", "softmax"]
+
+FULL_PRECISION = "32-true"
+"""The precision that scores have unless they were asked for with another, and that temperatures are fitted to."""
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -32,6 +36,12 @@ def merge_order(scores: Scores, order: Order | None = None) -> Order:
     if chosen not in get_args(Order):
         raise UsageError(f"the merge of views and votes is one of {list(get_args(Order))}, got {chosen!r}")
     return cast(Order, chosen)
+
+
+def judged_by(scores: Scores) -> str:
+    """How scores were made, for people: the protocol, and the precision where it is not the full one."""
+    precision = scores.meta.get("precision", FULL_PRECISION)
+    return f"{scores.meta.get('protocol', '?')}{'' if precision == FULL_PRECISION else f' in {precision}'}"
 
 
 def normalised_weights(scores: Scores, stream_weights: Mapping[str, float] | None = None) -> dict[str, float]:

@@ -23,6 +23,9 @@ from twostream.evaluation.score_fusion import align
 # of so few is narrower than it should be, by sqrt(1 - 1 / n) in a mean.
 FEW = 6
 
+# How often data that are crossed are drawn: 25 of these lie beyond either end of an interval at 0.995.
+RESAMPLES = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
@@ -210,7 +213,7 @@ def crossed_mean(
     minus: float = 0.0,
     unit: str = "groups",
     level: float = 0.95,
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> CrossedMean:
     """The mean over all videos of all repetitions, seeds and units being drawn with replacement, crossed.
@@ -229,7 +232,7 @@ def crossed_mean(
         minus: a constant that the mean is compared with: a ceiling, chance.
         unit: what the units are called.
         level: of the interval.
-        resamples: how many. A high level needs many: 10 000 leave 25 beyond either end of an interval at 0.995.
+        resamples: how many; a high level needs many.
         seed: of the resampling.
 
     Raises:

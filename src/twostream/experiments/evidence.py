@@ -1,7 +1,7 @@
 """What the rows that are there say of a difference: paired by seed and split, video by video."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -79,17 +79,21 @@ def difference(
         if worse is not None:
             values = values - _aligned(better[place], worse[place], worse_stream, place)
         repetitions.append(Repetition(seed=place[0], values=values, units=names))
-    return crossed_mean(repetitions, minus=minus, unit=unit, level=level)
+    found = crossed_mean(repetitions, minus=minus, unit=unit, level=level)
+    if found.low < found.high:
+        return found
+    # All units say the same in all seeds, and resampling cannot tell the spread: as many others as may have been missed
+    # could say anything.
+    missed = 1 - wilson_interval(found.units, found.units, level=level)[0]
+    lowest, highest = (0.0 if worse is None else -1.0) - minus, 1.0 - minus
+    low, high = (found.value + missed * (end - found.value) for end in (lowest, highest))
+    return replace(found, low=low, high=high)
 
 
 def accuracy_bounds(answers: Mapping[Place, Hits], *, stream: str | None = None) -> tuple[float, float] | None:
     """The 95 % interval of the share of right answers; None without rows that say."""
     found = difference(answers, None, stream=stream)
-    if found is None:
-        return None
-    if found.low == found.high:  # all right, say: resampling cannot tell the spread
-        return wilson_interval(found.value * found.units, found.units, level=found.level)
-    return found.low, found.high
+    return None if found is None else (found.low, found.high)
 
 
 def reserve(found: CrossedMean) -> str | None:

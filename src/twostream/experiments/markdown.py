@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from twostream.data.leave_one_out import Fold
+from twostream.evaluation.statistics import RESAMPLES
 from twostream.experiments.evidence import Finding
 from twostream.experiments.suite import MotionShapes, Suite
 from twostream.experiments.table import Line, Table, Versus
@@ -42,9 +43,15 @@ def grid(table: Table) -> list[list[str]]:
     several = len({line.data for line in table.lines}) > 1
     splits = [str(split) for split in suite.splits]
     compared = any(line.versus for line in table.lines)
+    over_bar = any(line.over_bar for line in table.lines)
+    bounds = any(line.interval for line in table.lines)
     header = ["", *(["data"] if several else []), *(_heading(split) for split in splits)]
-    header += (["mean"] if len(splits) > 1 else []) + ["spread", "mean class", "steps", "training", "rows"]
+    header += ["mean"] if len(splits) > 1 else []
+    mean = len(header) - 1
+    header += ["95 % interval"] if bounds else []
+    header += ["spread", "mean class", "steps", "training", "rows"]
     header += [f"against {suite.baseline}"] if compared else []
+    header += [f"against {str(suite.bar).replace('_', ' ')}"] if over_bar else []
     shown = short_names(suite)
     rows = [header]
     for line in table.lines:
@@ -52,14 +59,15 @@ def grid(table: Table) -> list[list[str]]:
         cells += [shown.get(line.data, line.data or "")] if several else []
         cells += [_number(line.splits.get(split), "missing") for split in splits]
         cells += [_number(line.top1, "")] if len(splits) > 1 else []
+        cells += [_interval_text(line.interval)] if bounds else []
         cells += ["" if line.spread is None else f"± {line.spread:.3f} over {line.spread_over}"]
         cells += [_number(line.mean_class, "")]
         cells += ["" if line.steps is None else f"{line.steps:.0f}"]
         cells += ["" if line.training_seconds is None else seconds_text(line.training_seconds)]
         cells += ["" if line.reference else f"{line.rows} of {line.of}"]
         cells += [_versus_text(line.versus)] if compared else []
+        cells += [_versus_text(line.over_bar)] if over_bar else []
         rows.append(cells)
-    mean = header.index("spread") - 1
     for figure in suite.published:
         cells = [f"{figure.what}, published ({figure.sureness})", *[""] * (len(header) - 1)]
         cells[mean] = _number(figure.top1, "")
@@ -108,7 +116,10 @@ def explanation(table: Table) -> str:
         explained.append("Each group is left out once; the mean counts the videos of all of them together.")
     if any(row.after for row in suite.rows()):
         explained.append("Steps and time of training count all stages.")
-    compared = [line.versus for line in table.lines if line.versus]
+    compared = [versus for line in table.lines for versus in (line.versus, line.over_bar) if versus]
+    bounds = [line.interval for line in table.lines if line.interval]
+    if len(suite.splits) > 1 and not suite.leaves_one_out and bounds:
+        explained.append("The interval is that of the accuracy over the videos of all splits together.")
     if compared:
         explained.append("Differences with their 95 % interval.")
     if reserves := list(dict.fromkeys(versus.reserve for versus in compared if versus.reserve)):
@@ -126,11 +137,13 @@ def claims_explanation(table: Table) -> str:
     """What the claims' figures are, and when one holds."""
     m = len(table.findings)
     level = f"{100 * table.findings[0].level:.2f}".rstrip("0").rstrip(".")
+    least = 2 / (RESAMPLES + 1)
     return (
         f"{m} claim{'s' * (m > 1)}, paired video by video; groups (videos where there are none) and seeds are "
         f"resampled crossed. Each interval is one at {level} % (1 - 0.05 / {m}), so that all hold together with 95 % "
         "(Bonferroni). A claim holds where the difference is above 0 and p, two-sided and adjusted by Holm for all "
-        "claims of the suite, is at most 0.05. With fewer than six seeds nothing is said."
+        f"claims of the suite, is at most 0.05; from {RESAMPLES:,} resamples no p comes out below {least:.4f}, "
+        f"adjusted {m * least:.4f}. With fewer than six seeds nothing is said."
     )
 
 
@@ -169,6 +182,10 @@ def _heading(split: str) -> str:
 
 def _number(value: float | None, absent: str) -> str:
     return absent if value is None else f"{value:.3f}"
+
+
+def _interval_text(bounds: tuple[float, float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
 def _versus_text(versus: Versus | None) -> str:

@@ -20,6 +20,7 @@
     splits: [1, 2, 3]                  # or {leave_one_out: [1, 10]}: ten folds, each without one group of 1 to 10
     protocol: 25-step
     baseline: late                     # the variant that the others are compared with
+    bar: flow_histogram                # a reference that all lines are compared with too
     streams: true                      # each stream's votes alone as lines of their own
     parts: {near: ["*_c01.*"], far: ["*_c0[23].*"]}     # of the test videos, by name: each line's top-1 on each
     references: [chance, clip_shape]   # what needs no network; flow_histogram and ceiling too
@@ -213,6 +214,7 @@ class Suite:
         seeds, splits: every variant is run on each pair of them. Splits are numbers, or all of them folds.
         protocol: how runs are judged, but for variants with one of their own.
         baseline: the variant that the others are compared with.
+        bar: a reference that all lines are compared with as well, one that answers video by video.
         parts: of the test videos, by patterns that their names fit: a second table has each line's accuracy on each.
         streams: whether each stream's votes alone are lines of the table; late fusion needs one run then, not three.
         published: what others print, for lines of their own.
@@ -233,6 +235,7 @@ class Suite:
     splits: tuple[int | str, ...] = (1,)
     protocol: str = "25-step"
     baseline: str | None = None
+    bar: Literal["clip_shape", "flow_histogram"] | None = None
     streams: bool = False
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
@@ -376,6 +379,9 @@ class Suite:
             near = difflib.get_close_matches(self.baseline, self.variants, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(self.variants)}"
             raise SuiteError(f"{path}: baseline: no variant is called {self.baseline!r}{hint}")
+        if self.bar is not None and self.bar not in self.references:
+            there = ", ".join(self.references) or "none"
+            raise SuiteError(f"{path}: bar: {self.bar} is none of the suite's references, which are {there}")
         judged = {"protocol": self.protocol} | {
             f"variants.{name}.protocol": keys["protocol"] for name, keys in self.variants.items() if "protocol" in keys
         }

@@ -19,7 +19,7 @@ from twostream.units import seconds_text
 
 @dataclass(frozen=True, kw_only=True)
 class Versus:
-    """A line against the baseline on the videos that both were judged on.
+    """A line against the baseline, or against the bar, on the videos that both were judged on.
 
     Attributes:
         difference, low, high: of top-1, with its 95 % interval.
@@ -56,6 +56,7 @@ class Line:
         interval: the 95 % interval of top-1, seeds and groups being resampled; None where no row says which videos it
             got right.
         versus: against the baseline.
+        over_bar: against the reference that is the suite's bar.
         parts: top-1 by part of the test videos, over those of all rows together; None where none is known to be of it.
     """
 
@@ -75,6 +76,7 @@ class Line:
     cpu_seconds: float | None = None
     interval: tuple[float, float] | None = None
     versus: Versus | None = None
+    over_bar: Versus | None = None
     parts: dict[str, float | None] = field(default_factory=dict)
 
     @property
@@ -117,15 +119,23 @@ def make_table(suite: Suite, out: Path) -> Table:
     answers = Answers(folder, there)
     lines: list[Line] = []
     for data, of_data in _by_data(folder, rows, there).items():
-        lines += _references(folder, data, of_data, notes)
+        answered = [*_references(folder, data, of_data, notes)]
+        lines += [line for line, _ in answered]
+        bar = next((hits for line, hits in answered if (line.variant, line.stream) == (suite.bar, None)), {})
         for variant in dict.fromkeys(row.variant for row in of_data):
             own = {row: there.get(row) for row in of_data if row.variant == variant}
             for stream in _streams(suite, own):
                 line = _line(own, variant, stream, data, there, folds=suite.leaves_one_out)
-                bounds = accuracy_bounds(answers.by_place([*own]), stream=stream)
-                versus = _versus(suite, of_data, own, answers, stream, notes)
-                parts = _by_part(suite, answers.by_place([*own]).values(), stream)
-                lines.append(replace(line, interval=bounds, versus=versus, parts=parts))
+                mine = answers.by_place([*own])
+                lines.append(
+                    replace(
+                        line,
+                        interval=accuracy_bounds(mine, stream=stream),
+                        versus=_versus(suite, of_data, own, answers, stream, notes),
+                        over_bar=_over_bar(mine, bar, variant, stream, notes),
+                        parts=_by_part(suite, mine.values(), stream),
+                    )
+                )
     notes += _empty_parts(suite, lines) if there else []
     notes += _made_by(list(there.values()), len(rows))
     return Table(suite=suite, lines=tuple(lines), findings=judge_claims(suite, rows, answers), notes=tuple(notes))
@@ -163,7 +173,10 @@ def _by_data(folder: SuiteFolder, rows: Sequence[Row], there: Mapping[Row, Finis
     return grouped
 
 
-def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row], notes: list[str]) -> Iterator[Line]:
+def _references(
+    folder: SuiteFolder, data: str | None, rows: Sequence[Row], notes: list[str]
+) -> Iterator[tuple[Line, dict[str, Hits]]]:
+    """A line a reference, with its answers by split where it has such."""
     splits = list(dict.fromkeys(row.split for row in rows))
     for reference in folder.suite.references:
         found = {s: Finished.load(folder.reference_file(reference, str(data), s)) for s in splits}
@@ -187,7 +200,8 @@ def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row], note
             overall = {"top1": _mean(means.values()), "mean_class": _mean(of_class)}
             if folder.suite.leaves_one_out:
                 overall = pooled(figures(finished) for finished in there)
-            yield Line(
+            hits = {split: finished.hits for split, finished in found.items() if finished and finished.hits}
+            line = Line(
                 variant=reference,
                 stream=stream,
                 data=data,
@@ -199,8 +213,11 @@ def _references(folder: SuiteFolder, data: str | None, rows: Sequence[Row], note
                 spread_over=None,
                 rows=len(there),
                 of=len(splits),
-                parts=_by_part(folder.suite, (finished.hits for finished in there if finished.hits), stream),
+                # It has no seeds.
+                interval=accuracy_bounds({(0, split): of_split for split, of_split in hits.items()}, stream=stream),
+                parts=_by_part(folder.suite, hits.values(), stream),
             )
+            yield line, hits
 
 
 def _empty_parts(suite: Suite, lines: Sequence[Line]) -> list[str]:
@@ -317,10 +334,29 @@ def _versus(
     if stream is None and set(baseline) & set(own):
         return None
     mine, theirs = answers.by_place([*own]), answers.by_place(baseline)
+    return _compared(mine, theirs, stream, f"the baseline: {next(iter(own)).variant}", notes)
+
+
+def _over_bar(
+    mine: Mapping[tuple[int, str], Hits], bar: Mapping[str, Hits], variant: str, stream: str | None, notes: list[str]
+) -> Versus | None:
+    """The comparison with a reference, which is the same for all seeds, on the same splits."""
+    theirs = {(seed, split): bar[split] for seed, split in mine if split in bar}
+    # A reference has no streams: its whole answer is what each of them is compared with.
+    return _compared(mine, theirs, stream, f"the bar: {variant}", notes)
+
+
+def _compared(
+    mine: Mapping[tuple[int, str], Hits],
+    theirs: Mapping[tuple[int, str], Hits],
+    stream: str | None,
+    what: str,
+    notes: list[str],
+) -> Versus | None:
     try:
         found = difference(mine, theirs, stream=stream)
     except ScoresError as error:
-        notes.append(f"not compared with the baseline: {next(iter(own)).variant} ({error})")
+        notes.append(f"not compared with {what} ({error})")
         return None
     if found is None:
         return None
