@@ -316,7 +316,7 @@ def test_what_calibrate_prints(run: RunFolder, capsys: Printed) -> None:
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "under 1-view the network was too sure of itself on 4 validation videos (scores that were there)" in out
-    assert f"test: no scores of these weights; twostream evaluate {run.path} --protocol 1-view" in out
+    assert f"test: no scores of these weights in full precision; twostream evaluate {run.path} --protocol 1-view" in out
     assert "warning: 4 validation videos are few (fewer than 30)" in out
     assert "  0.00   1.000     0.750" in out
     # Scores of other weights are as none, and so is what they say of the test part.
@@ -349,12 +349,17 @@ def test_scores_that_are_not_of_these_weights_are_made_anew(run: RunFolder, monk
     assert not calibrate_run(run, **quiet).reused
     assert calibrate_run(run, **quiet).reused
     assert asked == ["val"]
-    for change in ({"model_sha256": "other"}, {"flips": True}, {"merge": "softmax"}):
+    for change in (
+        {"model_sha256": "other"},
+        {"flips": True},
+        {"merge": "softmax"},
+        {"precision": "bf16-mixed"},
+    ):
         plant(run, "val", MISTAKEN, **change)
         assert not calibrate_run(run, **quiet).reused
     run.scores_file("val", "1-view").write_bytes(b"damaged")
     assert not calibrate_run(run, **quiet).reused
-    assert asked == ["val"] * 5
+    assert asked == ["val"] * 6
 
 
 def test_the_real_scores_are_weighed_as_predictions_weigh_them(run: RunFolder) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from twostream import cli
-from twostream.clip import ScoresError
+from twostream.clip import Scores, ScoresError
 from twostream.prediction import Predictor
 from twostream.runs import RunFolder
 from twostream.video import write_video
@@ -226,6 +226,45 @@ def test_evaluate_predict_fuse_report(tiny_run: RunFolder, clip: Path, tmp_path:
     fails(["report", str(tmp_path)], capsys, "run")
     words = ["report", run, "--out", str(tmp_path / "fused.npz" / "page.html")]
     fails(words, capsys, "a file stands where its folder must be")
+
+
+def test_scores_of_half_precision_are_told_apart(tiny_run: RunFolder, tmp_path: Path, capsys: Printed) -> None:
+    words = ["evaluate", str(tiny_run.path), "--protocol", "1-view", "--device", "cpu"]
+    whole = run_json(words, capsys)
+    assert isinstance(whole, dict)
+    kept = Path(whole["scores_file"]).read_bytes()
+    half = run_json([*words, "--precision", "bf16-mixed"], capsys)
+    assert isinstance(half, dict)
+    assert (whole["precision"], half["precision"]) == ("32-true", "bf16-mixed")
+    assert [Path(found["scores_file"]).name for found in (whole, half)] == [
+        "test-1-view.npz",
+        "test-1-view-bf16-mixed.npz",
+    ]
+    assert Path(whole["scores_file"]).read_bytes() == kept
+    exact, rough = (Scores.load(found["scores_file"]) for found in (whole, half))
+    assert exact.meta == {**rough.meta, "precision": "32-true"}
+    assert not np.array_equal(exact.logits, rough.logits)
+    assert exact.logits == pytest.approx(rough.logits, abs=0.1 * float(np.abs(exact.logits).max()))
+    assert cli.main([*words, "--precision", "bf16-mixed"]) == 0
+    assert capsys.readouterr().out.startswith("1-view in bf16-mixed on 4 test videos, split ")
+
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.path, run)
+    assert cli.main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    # The full precision heads the page although its file comes later by name.
+    assert page.index("test-1-view.npz") < page.index("test-1-view-bf16-mixed.npz")
+    assert "by 1-view, split " in page
+    assert "1-view in bf16-mixed</td>" in page
+    (run / "scores" / "test-1-view.npz").unlink()
+    assert cli.main(["report", str(run)]) == 0
+    assert "by 1-view in bf16-mixed, split " in (run / "report.html").read_text()
+
+    # Before any flow is computed.
+    shutil.rmtree(run / "scores")
+    (run / "data.json").unlink()
+    capsys.readouterr()
+    fails([*words[:1], str(run), "--precision", "8-bit"], capsys, "precision is one of ['32-true', ", status=2)
 
 
 def test_models(capsys: Printed) -> None:

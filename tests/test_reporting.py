@@ -195,7 +195,7 @@ def test_the_page_holds_the_result(finished: Path, root: Path) -> None:
     )
     assert f"95 % interval {100 * interval.low:.0f}–{100 * interval.high:.0f} %" in read.text
     assert "33.3 % always the most frequent: 33.3 %" in read.text
-    assert "25-step protocol, split 1" in read.text
+    assert "by 25-step, split 1" in read.text
     headings = [name for name, _ in read.elements if re.fullmatch(r"h\d", name)]
     assert headings[0] == "h1"
     assert headings.count("h1") == 1

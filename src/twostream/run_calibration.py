@@ -8,6 +8,7 @@ from typing import Any
 from twostream.checkpoint import save_calibration
 from twostream.clip import Scores, ScoresError
 from twostream.evaluation.calibration import Bin, CalibrationError, Coverage, Figures, coverage, figures, reliability_of
+from twostream.evaluation.metrics import FULL_PRECISION
 from twostream.evaluation.protocols import get_protocol
 from twostream.evaluation.temperature import FEW_VIDEOS, Temperature, calibrate, tempered
 from twostream.runs import Progress, RunError, RunFolder, evaluate_run
@@ -71,7 +72,8 @@ class RunCalibration:
         ]
         if self.test is None:
             lines.append(
-                f"  test: no scores of these weights; twostream evaluate {self.run} --protocol {found.protocol}"
+                "  test: no scores of these weights in full precision; "
+                f"twostream evaluate {self.run} --protocol {found.protocol}"
             )
         else:
             lines += [_row("test before", self.test[0]), _row("test after", self.test[1])]
@@ -120,9 +122,10 @@ def calibrate_run(
 ) -> RunCalibration:
     """Fit a temperature on a run's validation part and keep it in the run's model folder.
 
-    Scores of the validation part that these weights made under this protocol are taken as they are; else the part is
-    judged first and its scores kept. Streams are weighed as predictions weigh them. The test part is looked at where
-    its scores are there, and nothing is fitted to it.
+    Scores of the validation part that these weights made under this protocol, in full precision, are taken as they are;
+    else the part is judged first and its scores kept. The temperature serves the faster precisions too, which move
+    probabilities by a hundredth at most. Streams are weighed as predictions weigh them. The test part is looked at
+    where its scores are there, and nothing is fitted to it.
 
     Args:
         run: a finished run.
@@ -151,11 +154,11 @@ def calibrate_run(
             scores = Scores.load(run.scores_file(part, protocol))
         except ScoresError:
             return None
-        ours = (loaded.config["weights"]["sha256"], chosen.merge, flips, loaded.classes)
+        ours = (loaded.config["weights"]["sha256"], chosen.merge, flips, FULL_PRECISION, loaded.classes)
         meta = scores.meta
-        return (
-            scores if (meta.get("model_sha256"), meta.get("merge"), meta.get("flips"), scores.classes) == ours else None
-        )
+        precision = meta.get("precision", FULL_PRECISION)
+        theirs = (meta.get("model_sha256"), meta.get("merge"), meta.get("flips"), precision, scores.classes)
+        return scores if theirs == ours else None
 
     scores = scores_there("val")
     reused = scores is not None and set(scores.videos) == {item.name for item in held_out}

@@ -6,7 +6,7 @@ data.json               classes and items of every part, as they were trained an
 model/                  the shared model folder (model.safetensors, config.json)
 checkpoints/last.ckpt   the trainer's state, from which the same command continues
 metrics.csv             a row an epoch
-scores/*.npz            Scores files by part and protocol
+scores/*.npz            Scores files by part, protocol and precision
 report.html             the page
 ======================  ===============================================================
 """
@@ -27,8 +27,8 @@ from twostream.data.leave_one_out import split_name
 from twostream.data.preparation import prepare
 from twostream.errors import TwostreamError
 from twostream.evaluation.calibration import figures
-from twostream.evaluation.evaluate import Precision, evaluate
-from twostream.evaluation.metrics import one_stream, summary
+from twostream.evaluation.evaluate import Precision, check_precision, evaluate
+from twostream.evaluation.metrics import FULL_PRECISION, judged_by, one_stream, summary
 from twostream.evaluation.protocols import get_protocol, view_dataset
 from twostream.evaluation.statistics import accuracy_interval
 from twostream.evaluation.temperature import Temperature, tempered
@@ -86,9 +86,10 @@ class RunFolder:
         """A row an epoch."""
         return self.path / "metrics.csv"
 
-    def scores_file(self, part: str, protocol: str) -> Path:
-        """Where the scores of a part under a protocol are kept."""
-        return self.path / "scores" / f"{part}-{protocol}.npz"
+    def scores_file(self, part: str, protocol: str, precision: str = FULL_PRECISION) -> Path:
+        """Where the scores of a part under a protocol are kept; those of less than full precision have their own."""
+        made = protocol if precision == FULL_PRECISION else f"{protocol}-{precision}"
+        return self.path / "scores" / f"{part}-{made}.npz"
 
     @property
     def finished(self) -> bool:
@@ -141,6 +142,7 @@ class Evaluation:
         """The figures as ``evaluate --json`` prints them."""
         return {
             **summary(self.scores),
+            "precision": self.scores.meta["precision"],
             "scores_file": str(self.file),
             "streams": {stream: summary(one_stream(self.scores, stream))["top1"] for stream in self.scores.streams},
             "calibration": self._calibration(),
@@ -180,7 +182,8 @@ class Evaluation:
         figures = summary(self.scores)
         interval = accuracy_interval(self.scores)
         lines = [
-            f"{figures['protocol']} on {figures['videos']} {self.scores.meta['part']} videos, split {figures['split']}",
+            f"{judged_by(self.scores)} on {figures['videos']} {self.scores.meta['part']} videos, "
+            f"split {figures['split']}",
             f"  top-1 {figures['top1']:.3f} (95 % interval {interval.low:.3f} to {interval.high:.3f})"
             f"   top-5 {figures['top5']:.3f}   mean class {figures['mean_class']:.3f}",
         ]
@@ -233,7 +236,9 @@ def evaluate_run(
 
     Raises:
         RunError: the part is empty, or another split's videos were trained on.
+        UsageError: an unknown protocol, device or precision.
     """
+    check_precision(precision)
     loaded, values = run.model(), run.config()
     annotations = run.annotations()
     own_split = annotations.split
@@ -298,7 +303,7 @@ def evaluate_run(
     )
     other = "" if annotations.split == own_split else annotations.split
     name = f"{part}{'' if other.isdecimal() or not other else '-'}{other}"
-    file = run.scores_file(name, protocol)
+    file = run.scores_file(name, protocol, precision)
     scores.save(file)
     return Evaluation(scores, file, readable.unreadable, annotations.missing, temperature_for(loaded, scores))
 

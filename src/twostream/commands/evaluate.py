@@ -23,6 +23,12 @@ def evaluate(argv: Sequence[str]) -> int:
         help="weights of the streams' votes, e.g. appearance=1,motion=1.5",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    parser.add_argument(
+        "--precision",
+        default="32-true",
+        help="32-true, or faster where the device knows them: bf16-mixed, 16-mixed, whose scores have files of their "
+        "own",
+    )
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read videos ahead")
     parser.add_argument(
         "--batch-steps",
@@ -43,6 +49,7 @@ def evaluate(argv: Sequence[str]) -> int:
             protocol=args.protocol,
             stream_weights=numbers(args.stream_weights) or None,
             device=args.device,
+            precision=args.precision,
             workers=args.workers,
             batch_steps=args.batch_steps,
             say=console.say,

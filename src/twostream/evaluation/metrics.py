@@ -41,7 +41,7 @@ def merge_order(scores: Scores, order: Order | None = None) -> Order:
 def judged_by(scores: Scores) -> str:
     """How scores were made, for people: the protocol, and the precision where it is not the full one."""
     precision = scores.meta.get("precision", FULL_PRECISION)
-    return f"{scores.meta.get('protocol', '?')}{'' if precision == FULL_PRECISION else f' in {precision}'}"
+    return f"{scores.meta.get('protocol', 'unknown')}{'' if precision == FULL_PRECISION else f' in {precision}'}"
 
 
 def normalised_weights(scores: Scores, stream_weights: Mapping[str, float] | None = None) -> dict[str, float]:

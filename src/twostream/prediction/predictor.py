@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from twostream.checkpoint import load_model
 from twostream.clip import InputSpec, Scores
 from twostream.data.sampling import ShortClips, sample_views, shortest
 from twostream.errors import TwostreamError, UsageError
-from twostream.evaluation.evaluate import Precision, resolve_device
+from twostream.evaluation.evaluate import Precision, check_precision, resolve_device
 from twostream.evaluation.metrics import probabilities
 from twostream.evaluation.protocols import Protocol, get_protocol
 from twostream.evaluation.temperature import Temperature, tempered
@@ -89,8 +89,7 @@ class Predictor:
         device: str = "auto",
         precision: Precision = "32-true",
     ) -> None:
-        if precision not in get_args(Precision):
-            raise UsageError(f"precision is one of {list(get_args(Precision))}, got {precision!r}")
+        check_precision(precision)
         self.precision = precision
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()

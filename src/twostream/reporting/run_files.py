@@ -12,9 +12,10 @@ import yaml
 
 from twostream.clip import Scores, ScoresError
 from twostream.errors import TwostreamError, UsageError
-from twostream.evaluation.metrics import merge_order, normalised_weights
+from twostream.evaluation.metrics import FULL_PRECISION, merge_order, normalised_weights
 
-# Which scores head the page where a run has several: the test part, by the most thorough protocol.
+# Which scores head the page where a run has several: the test part, by the most thorough protocol, in full
+# precision where there are both.
 _PARTS = ("test", "val", "train")
 _PROTOCOLS = ("25x10", "10x3", "25-step", "10-step", "1-view")
 
@@ -217,9 +218,10 @@ def _scores(path: Path, problems: list[str]) -> dict[str, Scores]:
     if not found:
         problems.append(f"There are no scores yet. Make them with: twostream evaluate {path}")
 
-    def place(name: str) -> tuple[int, int, str]:
+    def place(name: str) -> tuple[int, int, bool, str]:
         meta = found[name].meta
-        return _place(meta.get("part"), _PARTS), _place(meta.get("protocol"), _PROTOCOLS), name
+        half = meta.get("precision", FULL_PRECISION) != FULL_PRECISION
+        return _place(meta.get("part"), _PARTS), _place(meta.get("protocol"), _PROTOCOLS), half, name
 
     return {name: found[name] for name in sorted(found, key=place)}
 

@@ -13,6 +13,7 @@ from twostream.clip import Scores, ScoresError
 from twostream.errors import TwostreamError
 from twostream.evaluation.metrics import (
     confusion_matrix,
+    judged_by,
     mean_class_accuracy,
     merge_order,
     normalised_weights,
@@ -70,7 +71,7 @@ def lead(run: RunFiles) -> Markup:
         (
             "Videos judged",
             str(interval.videos),
-            f"{scores.meta.get('protocol', 'unknown')} protocol, split {scores.meta.get('split', 'unknown')}",
+            f"by {judged_by(scores)}, split {scores.meta.get('split', 'unknown')}",
         ),
     ]
     # Five of six classes is no achievement.
@@ -125,7 +126,7 @@ def comparison(runs: Sequence[RunFiles]) -> Markup:
             (
                 run.name,
                 run.model_name,
-                f"{scores.meta.get('protocol', '?')}, split {scores.meta.get('split', '?')}",
+                f"{judged_by(scores)}, split {scores.meta.get('split', '?')}",
                 _with_bar(interval),
                 percent(mean_class_accuracy(scores)),
                 against,
@@ -389,7 +390,7 @@ def _provenance(run: RunFiles) -> Markup:
             name,
             str(found.meta.get("part", "?")),
             str(found.meta.get("split", "?")),
-            str(found.meta.get("protocol", "?")),
+            judged_by(found),
             merge_order(found),
             int((found.labels >= 0).sum()),
             percent(top_k_accuracy(found)),
