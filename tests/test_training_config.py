@@ -8,6 +8,7 @@ import yaml
 from twostream.commands.train import parse_train
 from twostream.data.transforms import Augment
 from twostream.errors import UsageError
+from twostream.experiments.suite import Suite
 from twostream.models import create_model
 from twostream.training.config import FlowConfig, Machine, OptimConfig, TrainConfig, TrainerConfig, resolve
 from twostream.training.optim import freeze, parameter_groups, rate_factor
@@ -197,3 +198,18 @@ def test_the_multipliers_of_st_resnets_recipes() -> None:
         twice = name.endswith(".weight") if of_norm else name.endswith(".bias")
         assert rate == pytest.approx(2e-3 if twice else 1e-3), name
         assert decay == (5e-4 if name.endswith(".weight") and not of_norm else 0.0), name
+
+
+@pytest.mark.parametrize(
+    ("file", "suite", "variant"),
+    [
+        ("ut_interaction_motion", "ut_interaction", "motion_time"),
+        ("body_gesture_motion", "body_gesture", "motion_augmented"),
+    ],
+)
+def test_the_best_single_networks_train_as_in_their_suites(file: str, suite: str, variant: str) -> None:
+    path = Path(__file__).parents[1] / "configs" / f"{file}.yaml"
+    config = parse_train(["--config", str(path), "--data", "d", "--out", "o"])
+    row = next(row for row in Suite.load(suite, data="d").rows() if row.variant == variant)
+    trainer = replace(row.config.trainer, tensorboard=config.trainer.tensorboard)
+    assert replace(row.config, data="d", out="o", trainer=trainer) == config
