@@ -13,6 +13,11 @@ import pytest
 
 from twostream import cli
 from twostream.clip import Scores, ScoresError
+from twostream.evaluation.protocols import PROTOCOLS
+from twostream.flow.estimators import ESTIMATORS
+from twostream.flow.layouts import LAYOUTS
+from twostream.flow.settings import CODECS, PRECISIONS
+from twostream.flow.tvl1 import PRESETS
 from twostream.prediction import Predictor
 from twostream.runs import RunFolder
 from twostream.video import write_video
@@ -74,10 +79,35 @@ def test_every_command_has_help(command: str, capsys: Printed) -> None:
     assert command == "train" or not re.search(r"\(default:\s+(None|False)?\)", text)
 
 
+def help_of(command: str, capsys: Printed) -> str:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "predict", "explain"])
+def test_help_names_every_protocol(command: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = help_of(command, capsys)
+    assert "--protocol NAME 1-view, 25-step, released_code, 10-step, 25x10 or 10x3" in text
+    assert "(default: 25-step)" in text
+    monkeypatch.setitem(PROTOCOLS, "100%", PROTOCOLS["1-view"])
+    assert "--protocol NAME 1-view, 25-step, released_code, 10-step, 25x10, 10x3 or 100%" in help_of(command, capsys)
+
+
+def test_help_names_what_the_tables_hold(capsys: Printed) -> None:
+    for command in ("evaluate", "predict"):
+        assert "--precision NAME 32-true, bf16-mixed or 16-mixed: " in help_of(command, capsys)
+    text = help_of("flow", capsys)
+    assert f"--estimator NAME {', '.join([*ESTIMATORS][:-1])} or {[*ESTIMATORS][-1]}; by default the store's" in text
+    assert f"of tvl1: {', '.join([*PRESETS][:-1])} or {[*PRESETS][-1]}; the same as" in text
+    for option, names in (("layout", LAYOUTS), ("codec", CODECS), ("precision", PRECISIONS)):
+        assert f"--{option} {{{','.join(names)}}}" in text
+
+
 def test_help_and_import_load_no_torch() -> None:
     program = (
         "import sys, time; began = time.perf_counter(); import twostream; import_time = time.perf_counter() - began\n"
-        "from twostream.cli import main; main(['--help'])\n"
+        "from twostream.cli import main; main(['--help']); assert main(['evaluate', 'run', '--precison', 'x']) == 2\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'heavy imports'\n"
         "twostream.create_model\n"
         "assert 'torch' in sys.modules"

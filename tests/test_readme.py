@@ -11,6 +11,8 @@ import pytest
 from twostream import create_model, list_models
 from twostream.cli import COMMANDS, main
 from twostream.data import motion_shapes
+from twostream.evaluation.protocols import PROTOCOLS
+from twostream.flow.estimators import ESTIMATORS
 from twostream.video import Video, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +75,14 @@ def test_every_command_of_the_readme_and_the_guide_exists() -> None:
         "convert",
         "models",
     }
+
+
+def test_the_tables_of_the_guide_are_whole() -> None:
+    guide = (ROOT / "docs/guide.md").read_text()
+    for heading, names in (("protocol", PROTOCOLS), ("`--estimator`", ESTIMATORS)):
+        table = re.findall(rf"^\| {heading} \|.*\n\|---.*\n((?:\|.*\n)+)", guide, flags=re.MULTILINE)
+        assert len(table) == 1
+        assert set(re.findall(r"^\| `([^`]+)`", table[0], flags=re.MULTILINE)) == set(names)
 
 
 def test_the_python_lines_of_the_readme_are_true() -> None:

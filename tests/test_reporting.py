@@ -18,6 +18,7 @@ from twostream.data.items import VideoItem
 from twostream.errors import UsageError
 from twostream.evaluation.metrics import one_stream, predictions, probabilities, top_k_accuracy
 from twostream.evaluation.over_time import margins
+from twostream.evaluation.protocols import PROTOCOLS
 from twostream.evaluation.statistics import accuracy_interval, compare
 from twostream.files import OutputError
 from twostream.flow.quantize import quantize
@@ -561,6 +562,14 @@ def test_the_test_part_by_the_most_thorough_protocol_heads_the_page(root: Path) 
         "val-25x10.npz",
         "train-25-step.npz",
     ]
+
+
+def test_every_protocol_has_its_place_among_the_scores(root: Path) -> None:
+    scores, folder = scores_of(root), root / "run" / "scores"
+    for protocol in PROTOCOLS:
+        with_changes(scores, meta=META | {"protocol": protocol}).save(folder / f"test-{protocol}.npz")
+    with_changes(scores, meta=META | {"protocol": "another"}).save(folder / "another.npz")
+    assert list(read_run(root / "run", "run").scores)[-1] == "another.npz"
 
 
 def test_weights_searched_on_held_out_videos_are_shown_beside(root: Path) -> None:

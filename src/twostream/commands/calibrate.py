@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-from twostream.commands.parser import Parser, at_least
+from twostream.commands.parser import Parser, add_protocol_option, at_least
 
 
 def calibrate(argv: Sequence[str]) -> int:
     """Make a model's scores mean something: fit a temperature on its validation videos, keep it in the model."""
     parser = Parser("calibrate", calibrate.__doc__ or "")
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument(
-        "--protocol", default="25-step", help="1-view, 25-step, released_code, 25x10 or 10x3; it holds for this one"
-    )
+    add_protocol_option(parser, "{}; the temperature holds for this one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read videos ahead")
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twostream.commands.parser import Parser, at_least, numbers
+from twostream.commands.parser import Parser, add_precision_option, add_protocol_option, at_least, numbers
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -15,7 +15,7 @@ def evaluate(argv: Sequence[str]) -> int:
         help="another split of the same data (2, leave-03-of-01-10); refused where it holds training videos",
     )
     parser.add_argument("--part", choices=("test", "val", "train"), default="test", help="which videos")
-    parser.add_argument("--protocol", default="25-step", help="1-view, 10-step, 25-step, released_code, 25x10 or 10x3")
+    add_protocol_option(parser)
     parser.add_argument(
         "--stream-weights",
         default="",
@@ -23,12 +23,7 @@ def evaluate(argv: Sequence[str]) -> int:
         help="weights of the streams' votes, e.g. appearance=1,motion=1.5",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
-    parser.add_argument(
-        "--precision",
-        default="32-true",
-        help="32-true, or faster where the device knows them: bf16-mixed, 16-mixed, whose scores have files of their "
-        "own",
-    )
+    add_precision_option(parser, "; their scores have files of their own")
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read videos ahead")
     parser.add_argument(
         "--batch-steps",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twostream.commands.parser import Parser, at_least
+from twostream.commands.parser import Parser, add_protocol_option, at_least
 from twostream.errors import TwostreamError, UsageError
 
 
@@ -29,7 +29,7 @@ def explain(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--part", choices=("train", "val", "test"), default="test", help="whose videos, without VIDEO")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="at most so many of them, spread evenly")
-    parser.add_argument("--protocol", default="25-step", help="says whether the whole frame is seen or its centre")
+    add_protocol_option(parser, "{}: says whether the whole frame is seen or its centre")
     parser.add_argument(
         "--path-steps", type=at_least(1), default=32, metavar="N", help="points of integrated gradients"
     )

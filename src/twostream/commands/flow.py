@@ -1,7 +1,7 @@
 """`twostream flow`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,16 +120,15 @@ def _parser() -> Parser:
     )
     add_data_options(parser)
     flow_options = parser.add_argument_group("the flow")
-    flow_options.add_argument(
-        "--estimator",
-        default=None,
-        help=f"tvl1, dis, farneback or tvl1-opencv; by default the store's, or {_DEFAULT_ESTIMATOR} for a new one",
+    parser.name_later(
+        flow_options.add_argument("--estimator", default=None, metavar="NAME"),
+        f"{{}}; by default the store's, or {_DEFAULT_ESTIMATOR} for a new one",
+        _estimators,
     )
-    flow_options.add_argument(
-        "--quality",
-        default=None,
-        metavar="NAME",
-        help="of tvl1: reference, papers, balanced or fast; the same as --parameters quality=NAME",
+    parser.name_later(
+        flow_options.add_argument("--quality", default=None, metavar="NAME"),
+        "of tvl1: {}; the same as --parameters quality=NAME",
+        _qualities,
     )
     flow_options.add_argument(
         "--parameters",
@@ -213,6 +212,18 @@ def _parser() -> Parser:
     )
     work.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     return parser
+
+
+def _estimators() -> Iterable[str]:
+    from twostream.flow.estimators import ESTIMATORS
+
+    return ESTIMATORS
+
+
+def _qualities() -> Iterable[str]:
+    from twostream.flow.tvl1 import PRESETS
+
+    return PRESETS
 
 
 def _check_layout_options(args: argparse.Namespace, parser: Parser) -> None:

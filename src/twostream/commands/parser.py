@@ -3,8 +3,8 @@
 import argparse
 import difflib
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, get_args
 
 from twostream.errors import UsageError
 
@@ -28,6 +28,22 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
+        self._named_later: list[tuple[argparse.Action, str, Callable[[], Iterable[str]]]] = []
+
+    def name_later(self, action: argparse.Action, text: str, names: Callable[[], Iterable[str]]) -> None:
+        """Give ``action`` the help ``text``, ``{}`` in it being ``names()``: what a table of the package holds.
+
+        The table is read when help is asked for: it may load torch, which takes longer than all else that a wrong call
+        does.
+        """
+        self._named_later.append((action, text, names))
+
+    def format_help(self) -> str:
+        """The text of --help."""
+        for action, text, names in self._named_later:
+            # To argparse a percent sign begins a place to fill in.
+            action.help = text.format(one_of(names()).replace("%", "%%"))
+        return super().format_help()
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse; an unknown option is named with the nearest known one."""
@@ -54,6 +70,35 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="go on without videos that the lists name but the disk lacks"
     )
+
+
+def add_protocol_option(parser: Parser, text: str = "{}") -> None:
+    """--protocol, with the names of those there are in place of ``{}``."""
+
+    def names() -> Iterable[str]:
+        from twostream.evaluation.protocols import PROTOCOLS
+
+        return PROTOCOLS
+
+    parser.name_later(parser.add_argument("--protocol", default="25-step", metavar="NAME"), text, names)
+
+
+def add_precision_option(parser: Parser, more: str = "") -> None:
+    """--precision of the network, ``more`` being what else there is to say of it."""
+
+    def names() -> Iterable[str]:
+        from twostream.evaluation.evaluate import Precision
+
+        return get_args(Precision)
+
+    action = parser.add_argument("--precision", default="32-true", metavar="NAME")
+    parser.name_later(action, "{}: numbers of 16 bits are faster where the device is built for them" + more, names)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
@@ -98,4 +143,14 @@ def list_of_numbers(text: str) -> list[float]:
         raise UsageError(f"{text!r} is not of the form number,number") from None
 
 
-__all__ = ["Parser", "add_data_options", "at_least", "cores", "list_of_numbers", "numbers"]
+__all__ = [
+    "Parser",
+    "add_data_options",
+    "add_precision_option",
+    "add_protocol_option",
+    "at_least",
+    "cores",
+    "list_of_numbers",
+    "numbers",
+    "one_of",
+]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twostream.commands.parser import Parser, at_least
+from twostream.commands.parser import Parser, add_precision_option, add_protocol_option, at_least
 from twostream.errors import UsageError
 
 
@@ -16,7 +16,7 @@ def predict(argv: Sequence[str]) -> int:
         "videos", nargs="+", metavar="VIDEO", help="video files (after -- where a name begins with a dash)"
     )
     parser.add_argument("--top", type=at_least(1), default=5, metavar="K", help="how many classes to print")
-    parser.add_argument("--protocol", default="25-step", help="1-view, 10-step, 25-step, released_code, 25x10 or 10x3")
+    add_protocol_option(parser)
     parser.add_argument("--timeline", action="store_true", help="slide over the video and print segments")
     parser.add_argument("--window", type=float, default=None, help="seconds that one window of the timeline sees")
     parser.add_argument("--stride", type=float, default=None, help="seconds between windows of the timeline")
@@ -45,9 +45,7 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument("--csv", metavar="FILE", help="write the timeline as CSV")
     parser.add_argument("--srt", metavar="FILE", help="write the timeline as subtitles (one VIDEO only)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
-    parser.add_argument(
-        "--precision", default="32-true", help="32-true, or faster where the device knows them: bf16-mixed, 16-mixed"
-    )
+    add_precision_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
     for option in ("overlay", "srt"):

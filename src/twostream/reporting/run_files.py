@@ -17,7 +17,7 @@ from twostream.evaluation.metrics import FULL_PRECISION, merge_order, normalised
 # Which scores head the page where a run has several: the test part, by the most thorough protocol, in full
 # precision where there are both.
 _PARTS = ("test", "val", "train")
-_PROTOCOLS = ("25x10", "10x3", "25-step", "10-step", "1-view")
+_PROTOCOLS = ("25x10", "10x3", "25-step", "released_code", "10-step", "1-view")
 
 
 class ReportError(TwostreamError):
