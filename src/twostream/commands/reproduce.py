@@ -17,6 +17,7 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument("--only", default="", metavar="VARIANT,...", help="run rows of these variants only")
     parser.add_argument("--seeds", default="", metavar="SEED,...", help="run rows of these seeds only")
     parser.add_argument("--splits", default="", metavar="SPLIT,...", help="run rows of these splits only")
+    parser.add_argument("--tier", default=None, metavar="NAME", help="run rows of this part of the suite only")
     parser.add_argument(
         "--jobs",
         type=at_least(1),
@@ -46,11 +47,12 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument("--html", default=None, metavar="FILE", help="write table and claims as one page too")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
-    if args.table and (args.only or args.seeds or args.splits or args.redo or args.jobs > 1):
-        raise UsageError("--table runs nothing, so --only, --seeds, --splits, --jobs and --redo do not go with it")
-    if args.dry_run and (
-        args.only or args.seeds or args.splits or args.redo or args.table or args.html or args.jobs > 1
-    ):
+    chosen = args.only or args.seeds or args.splits or args.tier
+    if args.table and (chosen or args.redo or args.jobs > 1):
+        raise UsageError(
+            "--table runs nothing, so --only, --seeds, --splits, --tier, --jobs and --redo do not go with it"
+        )
+    if args.dry_run and (chosen or args.redo or args.table or args.html or args.jobs > 1):
         raise UsageError(
             "--dry-run tries the whole suite and runs nothing; only --limit-clips, --store and --json go with it"
         )
@@ -61,9 +63,15 @@ def reproduce(argv: Sequence[str]) -> int:
     from twostream.experiments.markdown import table_markdown
     from twostream.experiments.suite import Suite
     from twostream.experiments.table import make_table, table_json
+    from twostream.experiments.tiers import tier_of
     from twostream.files import check_writable
 
     suite, out = Suite.load(args.suite, data=args.data), Path(args.out)
+    if args.tier:
+        if only or seeds:
+            raise UsageError("--tier chooses variants and seeds, so --only and --seeds do not go with it")
+        tier = tier_of(suite.tiers, args.tier, suite.source)
+        only, seeds = [name for name in suite.variants if name not in tier.without], list(tier.seeds)
     if args.dry_run:
         return _dry_run(suite, args)
     if args.html:

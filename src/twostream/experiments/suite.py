@@ -27,6 +27,8 @@
     claims:                            # what the rows are to show, said before they are run
       - {claim: Two streams know more than one, better: late, worse: spatial}
       - {claim: Motion alone is enough, better: late, stream: motion, above: 0.5}   # or above: chance, ceiling
+    tiers:                             # parts that fit some hardware, for --tier
+      cpu: {hardware: two cores, seeds: [0], without: [inflated, best]}
     published:                         # what others print for the same splits, beside the own lines
       - {what: ST-ResNet, top1: 0.934, source: its table 4, certainty: verified}
 
@@ -56,6 +58,7 @@ from twostream.evaluation.protocols import get_protocol
 from twostream.experiments.claims import Claim, check_claims
 from twostream.experiments.published import Published
 from twostream.experiments.schema import SuiteError, build, keys_of, merged, read_yaml
+from twostream.experiments.tiers import Tier, check_tiers
 from twostream.flow.estimators import create_estimator
 from twostream.models.registry import create_model, known_numbers
 from twostream.training.config import TrainConfig
@@ -221,6 +224,7 @@ class Suite:
         references: what is put beside the rows: ``chance``; ``clip_shape``, a linear model on width, height and frame
             count; ``flow_histogram``, the same on histograms of the rows' flow; ``ceiling``, the best that any two
             streams can reach on generated videos.
+        tiers: parts of it that fit some hardware, by name.
         claims: what the rows are to show; said beforehand, and corrected for their number.
         source: the name or path it was loaded by.
         open_data: the file as a whole names none; a variant still may.
@@ -239,6 +243,7 @@ class Suite:
     streams: bool = False
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
+    tiers: dict[str, Tier] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     published: tuple[Published, ...] = ()
     source: str
@@ -396,6 +401,8 @@ class Suite:
             if isinstance(row.data, MotionShapes) and row.split != "1":
                 raise SuiteError(f"{path}: splits: generated videos have split 1 only, got {list(self.splits)}")
         variants = {row.variant: row for row in self.rows()}
+        starts = {name: [before.variant for before in row.after] for name, row in variants.items()}
+        check_tiers(self.tiers, path, starts=starts, seeds=self.seeds)
         streams: dict[str, tuple[str, ...]] = {}
         for row in variants.values():
             if row.joined is not None:

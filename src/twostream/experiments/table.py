@@ -138,6 +138,7 @@ def make_table(suite: Suite, out: Path) -> Table:
                 )
     notes += _empty_parts(suite, lines) if there else []
     notes += _made_by(list(there.values()), len(rows))
+    notes += _tiers(suite, rows, there)
     return Table(suite=suite, lines=tuple(lines), findings=judge_claims(suite, rows, answers), notes=tuple(notes))
 
 
@@ -384,3 +385,18 @@ def _made_by(there: Sequence[Finished], rows: int) -> Iterator[str]:
         f"{len(there)} of {rows} rows are finished, in {seconds_text(took)} on {' and '.join(machines)}, {when}, "
         f"with {' and '.join(versions)}"
     )
+
+
+def _tiers(suite: Suite, rows: Sequence[Row], there: Mapping[Row, Finished]) -> Iterator[str]:
+    """How much of each tier is there, and what that cost."""
+    for name, tier in suite.tiers.items():
+        of_tier = [row for row in rows if tier.has(row.variant, row.seed)]
+        made = [there[row] for row in of_tier if row in there]
+        # Where other work took a part of the cores, wall time says little.
+        spent = sum(finished.cost.get("cpu_seconds") or finished.cost["seconds"] or 0.0 for finished in made)
+        seeds = f"{len(tier.seeds) or len(suite.seeds)} seeds" if len(tier.seeds) != 1 else f"seed {tier.seeds[0]}"
+        without = f", without {', '.join(tier.without)}" if tier.without else ""
+        yield (
+            f"`--tier {name}`, for {tier.hardware} ({seeds}{without}): {len(made)} of {len(of_tier)} rows, "
+            f"{seconds_text(spent)} of processor time"
+        )
