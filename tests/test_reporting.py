@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
+from twostream.cli import main
 from twostream.clip import Scores
 from twostream.data.items import VideoItem
 from twostream.errors import UsageError
 from twostream.evaluation.metrics import one_stream, predictions, probabilities, top_k_accuracy
 from twostream.evaluation.over_time import margins
 from twostream.evaluation.protocols import PROTOCOLS
+from twostream.evaluation.splits import SplitMean
 from twostream.evaluation.statistics import accuracy_interval, compare
 from twostream.files import OutputError
 from twostream.flow.quantize import quantize
@@ -27,8 +29,9 @@ from twostream.reporting import page
 from twostream.reporting.clips import choose, footage
 from twostream.reporting.confusions import most_frequent
 from twostream.reporting.figures import colour_wheel, curves, flow_images, heat_map, jpeg, lines_over_time
-from twostream.reporting.report import write_report
+from twostream.reporting.report import read_runs, write_report
 from twostream.reporting.run_files import ReportError, Sample, read_run
+from twostream.reporting.splits import over_splits
 from twostream.video import Video, VideoError, write_video
 
 CLASSES = ('<b>wave</b> & "bow"', "$clap$_1", "jump")
@@ -681,7 +684,8 @@ def test_several_runs_stand_side_by_side(root: Path) -> None:
     found = compare(scores, with_changes(scores, logits=logits))
     assert "4 runs compared" in read.text
     assert f"+33.3 points ({100 * found.low:+.0f} to {100 * found.high:+.0f}) {found.p_value:.2g}" in read.text
-    assert "other videos or classes" in read.text
+    assert "other videos" in read.text
+    assert "mean over" not in read.text.lower()
     assert "begun spatial_resnet18 not judged yet" in read.text
     assert read.text.count("The same data as run.") == 2
     assert [a["href"] for a in read.all("a")] == ["#comparison", "#run1", "#run2", "#run3", "#run4"]
@@ -689,6 +693,81 @@ def test_several_runs_stand_side_by_side(root: Path) -> None:
     for above, below in pairwise(headings):
         assert int(below[1]) <= int(above[1]) + 1
     assert "the first is not judged" in report(begun, root / "run", out=root / "page.html").text
+
+
+def split_run(root: Path, split: str, right: int, **changes: Any) -> Path:
+    """A run that was judged on the first six videos of all, of which it recognised the first so many."""
+    place = root / f"split{split}"
+    shutil.copytree(root / "run", place)
+    scores = scores_of(root)
+    logits = np.zeros_like(scores.logits)
+    said = np.where(np.arange(6) < right, scores.labels, (scores.labels + 1) % 3)
+    logits[np.arange(6), :, :, said] = 9
+    first = read_run(root / "run", "run").samples.values()
+    videos, groups = zip(*[(sample.name, sample.group) for sample in first][:6], strict=True)
+    changes = {"videos": videos, "groups": groups, "meta": META | {"split": split}, **changes}
+    with_changes(scores, logits=logits, **changes).save(place / "scores" / "test-25-step.npz")
+    return place
+
+
+def test_runs_on_several_splits_have_a_mean(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [root / "run", split_run(root, "2", 5), split_run(root, "3", 6)]
+    read = report(*runs, out=root / "page.html")
+    assert "The mean over 3 splits" in read.text
+    assert re.search(r"split 2 split2 6 83.3 % 83.3 %", read.text)
+    assert re.search(r"mean each split counts alike 18 83.3 % \(\d+–100 %\) 83.3 %", read.text), read.text
+    assert "it holds for other videos, not for other networks" in read.text
+    assert read.text.count("another split") == 2
+    words = ["report", *map(str, runs), "--out", str(root / "page.html")]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "mean over 3 splits: two_stream_resnet18, 25-step, 3 classes, test videos"
+    assert lines[2] == "  split 2  top-1 0.833   mean class 0.833   6 videos   split2"
+    assert lines[4].startswith("  mean     top-1 0.833   mean class 0.833   95 % interval of top-1 ")
+    assert lines[5:] == ["  all 18 videos together: top-1 0.833", str(root / "page.html")]
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["page"], document["no_mean"]) == (str(root / "page.html"), None)
+    assert document["mean_of_splits"]["top1"] == pytest.approx(5 / 6)
+    assert [one["run"] for one in document["mean_of_splits"]["splits"]] == ["run", "split2", "split3"]
+    # Of one split there is nothing to tell.
+    assert main(["report", str(runs[0]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "page": str(runs[0] / "report.html"),
+        "mean_of_splits": None,
+        "no_mean": None,
+    }
+
+
+def test_a_mean_is_of_what_all_runs_were_judged_by(root: Path) -> None:
+    runs = [root / "run", split_run(root, "2", 3)]
+    scores = Scores.load(runs[1] / "scores" / "test-25-step.npz")
+    thorough = scores.meta | {"protocol": "25x10"}
+    with_changes(scores, meta=thorough, logits=scores.logits + 1).save(runs[1] / "scores" / "test-25x10.npz")
+    found = over_splits(read_runs(runs))
+    assert isinstance(found, SplitMean)
+    assert (found.judged_by, found.top1) == ("25-step", pytest.approx((4 / 6 + 3 / 6) / 2))
+    (runs[1] / "scores" / "test-25-step.npz").unlink()
+    assert over_splits(read_runs(runs)) == (
+        "No mean over splits: run and split2 are of other protocols: 25-step and 25x10."
+    )
+
+
+def test_why_there_is_no_mean_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = split_run(root, "2", 5)
+    begun = root / "begun"
+    begun.mkdir()
+    (begun / "config.yaml").write_text("model: spatial_resnet18\n")
+    why = "No mean over splits: begun not judged yet."
+    assert why in report(root / "run", second, begun, out=root / "page.html").text
+    assert over_splits(read_runs([root / "run", begun])) is None
+    words = ["report", str(root / "run"), str(second), str(begun), "--out", str(root / "page.html")]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines() == [why, str(root / "page.html")]
+    other = split_run(root, "4", 5, classes=("a", "b", "c"))
+    read = report(root / "run", other, out=root / "page.html")
+    assert "other classes" in read.text
+    assert "No mean over splits: run and split4 have other classes: " in read.text
 
 
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(root: Path) -> None:

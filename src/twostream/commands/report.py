@@ -14,7 +14,12 @@ _BUDGET = 180.0
 def report(argv: Sequence[str]) -> int:
     """Write one self-contained HTML page about one or several runs."""
     parser = Parser("report", report.__doc__ or "")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; the others are compared with the first")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders; the others are compared with the first, and of runs on several splits the mean is told",
+    )
     parser.add_argument("--out", default=None, metavar="FILE", help="the page; by default report.html in the first run")
     parser.add_argument(
         "--explain",
@@ -25,14 +30,25 @@ def report(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--explain-clips", type=at_least(1), default=8, metavar="N", help="how many clips of each run")
     parser.add_argument("--device", default="auto", help="of --explain: auto, cpu, cuda ...")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
     from twostream import console
-    from twostream.reporting.report import write_report
+    from twostream.reporting.report import read_runs, write_report
+    from twostream.reporting.splits import over_splits
 
     unreadable = False
     for run in args.runs if args.explain else ():
         unreadable |= _explain(Path(run), args)
-    console.show(str(write_report(args.runs, args.out)))
+    page = write_report(args.runs, args.out)
+    found = over_splits(read_runs(args.runs)) if len(args.runs) > 1 else None
+    mean, why_not = (None, found) if isinstance(found, str) else (found, None)
+    if args.json:
+        told = None if mean is None else mean.to_dict()
+        console.show_json({"page": str(page), "mean_of_splits": told, "no_mean": why_not})
+    else:
+        for line in [why_not] if why_not else mean.lines() if mean else []:
+            console.show(line)
+        console.show(str(page))
     return 1 if unreadable else 0
 
 

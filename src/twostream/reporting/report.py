@@ -18,20 +18,30 @@ def write_report(runs: Sequence[Path | str], out: Path | str | None = None) -> P
     """Write the page about ``runs`` to ``out``, by default ``report.html`` in the first run's folder.
 
     What a run lacks (scores before the first evaluation, videos or flow that have moved) is said on the page. Several
-    runs are compared with the first one, video by video.
+    runs are compared with the first one, video by video; of runs on different splits of one data set the mean is taken.
 
     Raises:
         UsageError: no runs were named.
         ReportError: a folder that is not a run.
         OutputError: the page cannot be written.
     """
+    files = read_runs(runs)
+    target = files[0].path / "report.html" if out is None else Path(out)
+    write_text(target, render(files))
+    return target
+
+
+def read_runs(runs: Sequence[Path | str]) -> list[RunFiles]:
+    """What lies in the run folders, each with a name that tells it from the others.
+
+    Raises:
+        UsageError: no runs were named.
+        ReportError: a folder that is not a run.
+    """
     if not runs:
         raise UsageError("no runs were named; give at least one run folder")
     paths = [Path(run) for run in runs]
-    files = [read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
-    target = paths[0] / "report.html" if out is None else Path(out)
-    write_text(target, render(files))
-    return target
+    return [read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
 
 
 def render(runs: Sequence[RunFiles]) -> str:

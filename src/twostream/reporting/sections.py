@@ -23,6 +23,7 @@ from twostream.evaluation.metrics import (
     top_k_accuracy,
 )
 from twostream.evaluation.score_fusion import search_stream_weights
+from twostream.evaluation.splits import SplitMean
 from twostream.evaluation.statistics import Comparison, Interval, accuracy_interval, compare
 from twostream.flow.store import FlowStore
 from twostream.reporting import page
@@ -34,6 +35,7 @@ from twostream.reporting.confusions import confusions
 from twostream.reporting.figures import curves, flow_images, jpeg
 from twostream.reporting.page import DASH, SPACE, Markup, percent, tag
 from twostream.reporting.run_files import RunFiles, entries
+from twostream.reporting.splits import over_splits
 
 # Beyond so many classes a table of them is folded; beyond so many, confusions are a picture.
 MANY_CLASSES = 30
@@ -133,6 +135,8 @@ def comparison(runs: Sequence[RunFiles]) -> Markup:
                 p_value,
             )
         )
+    found = over_splits(runs)
+    over = found if isinstance(found, SplitMean) else None
     note = (
         "Differences are taken video by video, with a 95 % interval that resamples groups (videos where there are no "
         "groups); p is McNemar's exact test. An interval that holds zero leaves open which run is better."
@@ -145,8 +149,26 @@ def comparison(runs: Sequence[RunFiles]) -> Markup:
             rows,
         ),
         tag("p", note, class_="note"),
+        _mean_of_splits(over) if over else tag("p", found, class_="note") if found else Markup(),
         id_="comparison",
     )
+
+
+def _mean_of_splits(found: SplitMean) -> Markup:
+    rows: list[tuple[object, ...]] = [
+        (f"split {one.split}", one.run, one.videos, percent(one.top1), percent(one.mean_class)) for one in found.splits
+    ]
+    drawn = page.bar(found.top1, low=found.low, high=found.high)
+    shown = page.join([drawn, f"{percent(found.top1)} ({_range(found.low, found.high)})"])
+    rows.append(("mean", "each split counts alike", found.videos, shown, percent(found.mean_class)))
+    note = (
+        f"The interval is a {found.method} for {percent(0.95)}: it holds for other videos, not for other networks. "
+        f"Over the videos of all splits together top-1 is {percent(found.together)}."
+    )
+    table = page.table(
+        f"The mean over {len(found.splits)} splits", ("", "Run", "Videos", "Top-1", "Mean of classes"), rows
+    )
+    return page.join([table, tag("p", note, class_="note")])
 
 
 def _range(low: float, high: float) -> str:
@@ -161,10 +183,13 @@ def _with_bar(interval: Interval, kind: str = "fused") -> Markup:
 def _against(first: Scores | None, scores: Scores) -> tuple[str, str]:
     if first is None:
         return "the first is not judged", ""
+    if set(first.classes) != set(scores.classes):
+        return "other classes", ""
     try:
         found = compare(first, scores)
     except ScoresError:
-        return "other videos or classes", ""
+        splits = [str(one.meta.get("split")) for one in (first, scores)]
+        return "other videos" if splits[0] == splits[1] else "another split", ""
     return _points(found), f"{found.p_value:.2g}"
 
 
