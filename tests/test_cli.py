@@ -14,6 +14,7 @@ import pytest
 from twostream import cli
 from twostream.clip import Scores, ScoresError
 from twostream.evaluation.protocols import PROTOCOLS
+from twostream.experiments.suite import shipped_suites
 from twostream.flow.estimators import ESTIMATORS
 from twostream.flow.layouts import LAYOUTS
 from twostream.flow.settings import CODECS, PRECISIONS
@@ -97,6 +98,9 @@ def test_help_names_every_protocol(command: str, capsys: Printed, monkeypatch: p
 def test_help_names_what_the_tables_hold(capsys: Printed) -> None:
     for command in ("evaluate", "predict"):
         assert "--precision NAME 32-true, bf16-mixed or 16-mixed: " in help_of(command, capsys)
+    text = help_of("reproduce", capsys)
+    assert "a suite of the package: " + ", ".join([*shipped_suites()][:-1]) in text
+    assert "motion_shapes" in text
     text = help_of("flow", capsys)
     assert f"--estimator NAME {', '.join([*ESTIMATORS][:-1])} or {[*ESTIMATORS][-1]}; by default the store's" in text
     assert f"of tvl1: {', '.join([*PRESETS][:-1])} or {[*PRESETS][-1]}; the same as" in text

@@ -1,6 +1,6 @@
 """`twostream reproduce`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from twostream.errors import UsageError
 def reproduce(argv: Sequence[str]) -> int:
     """Run a suite of variants x seeds x splits row by row, and print its table and claims; resumable."""
     parser = Parser("reproduce", reproduce.__doc__ or "")
-    parser.add_argument("suite", metavar="SUITE", help="a YAML file, or the name of a suite of the package")
+    suite_option = parser.add_argument("suite", metavar="SUITE")
+    parser.name_later(suite_option, "a YAML file, or the name of a suite of the package: {}", _suites)
     parser.add_argument("--out", default="runs/suites", metavar="DIR", help="folder of the rows and their runs")
     parser.add_argument("--data", default=None, metavar="DATA", help="data set, where the suite leaves it open")
     parser.add_argument("--only", default="", metavar="VARIANT,...", help="run rows of these variants only")
@@ -106,6 +107,12 @@ def reproduce(argv: Sequence[str]) -> int:
     for row, reason in failed.items():
         console.say(f"twostream reproduce: {row}: {reason}")
     return 1 if failed else 0
+
+
+def _suites() -> Iterable[str]:
+    from twostream.experiments.suite import shipped_suites
+
+    return shipped_suites()
 
 
 def _dry_run(suite: Any, args: Any) -> int:
