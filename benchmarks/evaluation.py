@@ -148,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         print(
             f"two_stream_resnet18, width {args.width}, {args.size} px crops, {counted(len(items), 'video')}, frames "
-            f"{'from the store' if args.frames else 'decoded'}, {args.device}, {counted(torch.get_num_threads(), 'thread')}, "
-            f"torch {torch.__version__}, {args.repeats} repeats{load}"
+            f"{'from the store' if args.frames else 'decoded'}, {args.device}, "
+            f"{counted(torch.get_num_threads(), 'thread')}, torch {torch.__version__}, {args.repeats} repeats{load}"
         )
         columns = "".join(f"{what:>13}{'x package':>11}  {'(low to high)':<17}" for what in ("s/video", "CPU s/video"))
         print(f"{'protocol':<15}{'way':<14}{columns.rstrip()}")
