@@ -217,7 +217,11 @@ def test_evaluate_predict_fuse_report(tiny_run: RunFolder, clip: Path, tmp_path:
     assert isinstance(document, dict)
     assert set(document) >= {"protocol", "split", "videos", "top1", "top5", "mean_class", "per_class", "scores_file"}
     assert cli.main(["evaluate", run, "--protocol", "1-view", "--part", "val", "--stream-weights", "motion=1"]) == 0
-    assert "top-1" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "top-1" in printed.out
+    assert "has not learned to see" not in printed.err
+    assert cli.main(["evaluate", run, "--protocol", "10-step"]) == 0
+    assert "10-step shows whole frames, which a network of " in capsys.readouterr().err
     scores, val = (str(tiny_run.scores_file(part, "1-view")) for part in ("test", "val"))
 
     fused = run_json(["fuse", scores, "--weights", "1,3"], capsys)

@@ -7,7 +7,7 @@ import pytest
 from twostream.clip import InputSpec
 from twostream.data.dataset import View, plan_views
 from twostream.errors import UsageError
-from twostream.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
+from twostream.evaluation.protocols import PROTOCOLS, Protocol, advice, get_protocol
 
 SEGMENTS = InputSpec()
 STRIDED = InputSpec(sampling="strided", steps=5, snippets=5, stride=(5, 15))
@@ -70,3 +70,10 @@ def test_an_unknown_protocol_is_answered_with_the_known_ones() -> None:
         UsageError, match="no protocol is called '25'; there are 1-view, 25-step, released_code, 10-step, 25x10"
     ):
         get_protocol("25")
+
+
+def test_whole_frames_are_not_for_networks_of_small_crops() -> None:
+    assert advice("25-step", 224) is None
+    assert advice("25x10", 96) is None
+    assert "a network of 96 px crops has not learned to see; where" in str(advice("25-step", 96))
+    assert "--protocol 25x10" in str(advice("10-step", 112))

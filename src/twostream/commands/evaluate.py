@@ -34,11 +34,13 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     args = parser.read(argv)
     from twostream import console
+    from twostream.evaluation.protocols import advice
     from twostream.runs import RunFolder, evaluate_run
 
+    run = RunFolder.open(args.run)
     with console.progress_bar("evaluating") as progress:
         evaluation = evaluate_run(
-            RunFolder.open(args.run),
+            run,
             part=args.part,
             split=args.split,
             protocol=args.protocol,
@@ -55,4 +57,6 @@ def evaluate(argv: Sequence[str]) -> int:
     else:
         for line in evaluation.lines():
             console.show(line)
+        if better := advice(args.protocol, run.model().model.spec.size):
+            console.say(better)
     return 1 if evaluation.unreadable else 0

@@ -56,6 +56,21 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 
+# Networks of 96 px are a good deal better by crops than by whole frames (docs/results.md). Probably for this: their last
+# map is 3 x 3 in training, where eight of nine places see the border of the crop, and larger in a whole frame, where most
+# do not.
+SMALL_CROPS = 160
+
+
+def advice(protocol: str, size: int) -> str | None:
+    """What to try instead of a protocol, for a network of so many px; None: nothing."""
+    if get_protocol(protocol).space != "whole" or size >= SMALL_CROPS:
+        return None
+    return (
+        f"{protocol} shows whole frames, which a network of {size} px crops has not learned to see; where the protocol "
+        "is free, --protocol 25x10 shows it crops and is often better"
+    )
+
 
 def get_protocol(name: str) -> Protocol:
     """The protocol of that name.
