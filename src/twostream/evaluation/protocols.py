@@ -56,9 +56,9 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 
-# Networks of 96 px are a good deal better by crops than by whole frames (docs/results.md). Probably for this: their last
-# map is 3 x 3 in training, where eight of nine places see the border of the crop, and larger in a whole frame, where most
-# do not.
+# Networks of 96 px are a good deal better by crops than by whole frames (docs/results.md). Probably for this: their
+# last map is 3 x 3 in training, where eight of nine places see the border of the crop, and larger in a whole frame,
+# where most do not.
 SMALL_CROPS = 160
 
 
