@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -490,14 +490,206 @@ def test_a_finished_network_is_judged_once_more_by_another_protocol(
     joined = Scores.load(folder.path / str(crops.scores_file))
     np.testing.assert_allclose(probabilities(joined), probabilities(tens), atol=1e-6)
     text = table_markdown(make_table(suite, out))
-    assert "by the protocol 1-view, crops and both_crops and votes by 10x3." in text
-    # Weights that have changed are judged anew; a network that is not here is asked for.
+    assert "by the protocol 1-view, crops, both_crops, votes by 10x3." in text
+    # Weights that have changed are judged anew.
     tens = replace(tens, meta={**tens.meta, "model_sha256": "another"})
     tens.save(RunFolder(folder.run_folder(rows["late"])).scores_file("test", "10x3"))
     assert run_suite_anew(suite, folder, rows["crops"]) == {}
     assert judged[2:] == [("late", "10x3")]
-    shutil.rmtree(folder.run_folder(rows["late"]))
-    assert "--only late" in run_suite_anew(suite, folder, rows["crops"])[rows["crops"].name]
+
+
+# Going on from finished rows whose networks are not here
+
+
+def rows_alone(ran: Any, out: Path, shapes: Path, write: Callable[..., Path], **variants: Any) -> SuiteFolder:
+    """The folder of the suite that was run, its finished rows only, with more variants."""
+    file, before, _, _ = ran
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    suite = Suite.load(
+        write(**{**values, "variants": values["variants"] | variants, "references": []}), data=str(shapes)
+    )
+    shutil.copytree(before / "tiny" / "rows", out / "tiny" / "rows")
+    return SuiteFolder(suite, out)
+
+
+def no_train(*_: Any, **__: Any) -> None:
+    raise AssertionError("it must not be trained")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the suite was run: sums are split among threads, and the same network comes of equal numbers of them only."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_chain_goes_on_from_finished_rows_alone(
+    ran: Any, shapes: Path, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = rows_alone(ran, tmp_path / "out", shapes, write, last={"after": "longer"}, other={"after": "late"})
+    late, _, longer, _, last, _ = folder.suite.rows()
+    made = folder.finished(late)
+    assert made is not None
+    replace(made, figures={**made.figures, "top1": 0.125}).save(folder.row_file(late))
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.json")}
+    said: list[str] = []
+    assert run_suite(folder.suite, folder.out, only=["last"], say=said.append) == {}
+    assert said[0] == (
+        f"trained again, as rows to go need their networks and {folder.path / 'runs'} does not hold them: "
+        f"{late.name}, {longer.name}; the finished rows stay as they are"
+    )
+    assert said[1].startswith("tiny: 1 rows, 0 finished; 3 to go, about")
+    assert [line for line in said if line.startswith("row ")] == [
+        f"row 1 of 3: {late.name} on videos, again",
+        f"row 2 of 3: {longer.name} on videos, again",
+        f"row 3 of 3: {last.name} on videos",
+    ]
+    now = f"{late.name}: made again, top-1 {made.figures['top1']:.3f} now, 0.125 in its row, after "
+    assert any(line.startswith(now) and "; 2 to go, about" in line for line in said), "\n".join(said)
+    assert {path: path.read_bytes() for path in before} == before
+    assert folder.finished(last) is not None
+    # The same seed gives the same network, whose scores lie where the row says.
+    scores = Path("tiny") / str(made.scores_file)
+    assert (folder.out / scores).read_bytes() == (ran[1] / scores).read_bytes()
+    said.clear()
+    assert run_suite(folder.suite, folder.out, only=["other"], say=said.append) == {}
+    assert said[0].startswith("tiny: 1 rows, 0 finished; 1 to go"), "the network is here now"
+    # Nobody needs the network of a row that others have made meanwhile.
+    shutil.rmtree(folder.path / "runs")
+    monkeypatch.setattr(making, "train", no_train)
+    assert run_suite(folder.suite, folder.out, only=["late", "longer", "last", "other"], say=quiet) == {}
+
+
+def test_a_network_that_is_made_again_is_judged_after_an_interruption_too(
+    ran: Any, shapes: Path, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = rows_alone(ran, tmp_path / "out", shapes, write, other={"after": "late"})
+    late, *_, other = folder.suite.rows()
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "evaluate_run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_suite(folder.suite, folder.out, only=["other"], say=quiet)
+    assert RunFolder(folder.run_folder(late)).finished
+    assert not folder.has_network(late)
+    said: list[str] = []
+    assert run_suite(folder.suite, folder.out, only=["other"], say=said.append) == {}
+    assert any("is finished already" in line for line in said)
+    assert any(line.startswith(f"{late.name}: made again, top-1") for line in said)
+    assert folder.has_network(late)
+    assert folder.finished(other) is not None
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_scores_that_are_here_need_no_network(
+    ran: Any, shapes: Path, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = rows_alone(
+        ran,
+        tmp_path / "out",
+        shapes,
+        write,
+        both={"fuse": ["late", "longer"]},
+        best={"fuse": ["both", "late"]},
+        crops={"fuse": ["late"], "protocol": "10x3"},
+        both_crops={"fuse": ["both"], "protocol": "10x3"},
+    )
+    rows = {row.variant: row for row in folder.suite.rows()}
+    for row in (rows["late"], rows["longer"]):
+        file = str(folder.finished(row).scores_file)  # type: ignore[union-attr]
+        (folder.path / file).parent.mkdir(parents=True)
+        shutil.copy(ran[1] / "tiny" / file, folder.path / file)
+    trained: list[str] = []
+
+    def training(config: TrainConfig, **how: Any) -> Any:
+        trained.append(Path(config.out).name.split("-")[0])
+        return train(config, **how)
+
+    train = making.train
+    monkeypatch.setattr(making, "train", training)
+    assert run_suite(folder.suite, folder.out, only=["both", "best"], say=quiet) == {}
+    # The scores of a row that is joined itself are joined again, from those it has been joined of.
+    (folder.path / str(folder.finished(rows["both"]).scores_file)).unlink()  # type: ignore[union-attr]
+    assert run_suite_anew(folder.suite, folder, rows["best"]) == {}
+    assert trained == []
+    late_scores = folder.scores_file(rows["late"], "1-view")
+    assert late_scores is not None
+    scores = Scores.load(late_scores)
+    replace(scores, meta={**scores.meta, "by": "the one that the row tells of"}).save(late_scores)
+    recorded = late_scores.read_bytes()
+    # By another protocol the networks are needed, also those behind a joined row, and only as long as they were not
+    # judged by it.
+    assert folder.needed(rows["crops"]) == [rows["late"]]
+    assert run_suite(folder.suite, folder.out, only=["both_crops"], say=quiet) == {}
+    assert trained == ["late", "longer"]
+    assert late_scores.read_bytes() == recorded, "as the row stays"
+    shutil.rmtree(RunFolder(folder.run_folder(rows["late"])).model_folder)
+    assert run_suite(folder.suite, folder.out, only=["crops"], say=quiet) == {}
+    assert trained == ["late", "longer"]
+    # Scores that tell of another network, damaged ones, and such by which no other scores can be told from.
+    folder.row_file(rows["crops"]).unlink()
+    tens = RunFolder(folder.run_folder(rows["late"])).scores_file("test", "10x3")
+    scores, whole = Scores.load(tens), tens.read_bytes()
+    replace(scores, meta={**scores.meta, "model_sha256": "another"}).save(tens)
+    assert folder.lacks(rows["crops"]) == [rows["late"]]
+    tens.write_bytes(whole[:-9])
+    assert folder.lacks(rows["crops"]) == [rows["late"]]
+    tens.write_bytes(whole)
+    late_scores.unlink()
+    assert folder.lacks(rows["crops"]) == []
+    assert folder.lacks(rows["both"]) == [rows["late"]]
+    # A network that is here is judged where its scores are not, and nothing is trained.
+    (folder.path / str(folder.finished(rows["longer"]).scores_file)).unlink()  # type: ignore[union-attr]
+    shutil.copytree(ran[1] / "tiny" / "runs", folder.path / "runs", dirs_exist_ok=True)
+    late_scores.unlink()
+    assert run_suite_anew(folder.suite, folder, rows["both"]) == {}
+    assert late_scores.is_file()
+    assert trained == ["late", "longer"]
+
+
+def test_no_network_is_made_again_for_a_row_that_cannot_be(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants: dict[str, Any] = {
+        "late": {},
+        "base": {},
+        "mid": {"after": "base"},
+        "last": {"after": ["late", "base"]},
+        "deep": {"after": ["late", "mid"]},
+        "both": {"fuse": ["late", "base"]},
+        "own": {"after": "late", "data": "clips"},
+    }
+    suite = Suite.load(write(data="clips", variants=variants))
+    folder, rows = SuiteFolder(suite, tmp_path), {row.variant: row for row in suite.rows()}
+    monkeypatch.setattr(making, "train", no_train)
+    for name in ("late", "mid"):
+        finish(folder, rows[name], some_scores([True]))
+    said: list[str] = []
+    failed = run_suite(suite, tmp_path, only=["last", "deep", "both"], say=said.append)
+    assert failed == dict.fromkeys(
+        (rows[name].name for name in ("last", "deep", "both")),
+        f"it needs base-seed0-split1, which is not finished ({folder.row_file(rows['base'])} is not there); run it "
+        f"first with: twostream reproduce {suite.source} --only base",
+    )
+    assert said[0].startswith("tiny: 3 rows, 0 finished; 3 to go")
+    finish(folder, rows["base"], some_scores([True]), asked={**rows["base"].asked(), "size": 64})
+    for name, reason in run_suite(suite, tmp_path, only=["last", "deep", "both"], say=quiet).items():
+        assert "base-seed0-split1, which was made with another configuration (size: 64 there, 48 now)" in reason, name
+        assert reason.endswith(f"run it anew with: twostream reproduce {suite.source} --only base --redo")
+    # One that has gone since it was looked for.
+    finish(folder, rows["base"], some_scores([True]))
+    with pytest.raises(SuiteError, match=r"network of late-seed0-split1, base-seed0-split1, which .*, makes it again"):
+        Maker(folder, quiet).make(rows["last"])
+    # What is made again needs its data as anything else.
+    still_open = Suite.load(write(variants=variants))
+    with pytest.raises(UsageError, match="leaves its data open"):
+        run_suite(still_open, tmp_path, only=["own"], say=quiet)
 
 
 def test_a_row_made_again_elsewhere_has_the_same_scores_file_to_the_byte(
@@ -586,7 +778,7 @@ def test_rows_can_be_chosen_by_variant_seed_and_split(write: Callable[..., Path]
 def test_what_a_row_starts_from_must_be_there(write: Callable[..., Path], tmp_path: Path) -> None:
     suite = Suite.load(write(data="d", variants={"late": {}, "longer": {"after": "late"}}))
     failed = run_suite(suite, tmp_path, only=["longer"], say=quiet)
-    assert "needs the network of late-seed0-split1" in failed["longer-seed0-split1"]
+    assert "it needs late-seed0-split1, which is not finished" in failed["longer-seed0-split1"]
     assert "--only late" in failed["longer-seed0-split1"]
 
 
@@ -885,7 +1077,7 @@ def test_scores_of_streams_trained_apart_are_joined(write: Callable[..., Path], 
     right = one_vote("appearance", [True, True, False, False])
     finish(folder, looks, right)
     failed = run_suite(suite, tmp_path, only=["late"], say=quiet)
-    assert "joins the scores of moves-seed0-split1, whose scores are not there yet" in failed[late.name]
+    assert "it needs moves-seed0-split1, which is not finished" in failed[late.name]
     assert "--only moves" in failed[late.name]
     surer = one_vote("motion", [True, False, True, False])
     finish(folder, moves, replace(surer, logits=2 * surer.logits), left_out={"x.mp4": "missing"})
@@ -905,7 +1097,9 @@ def test_scores_of_streams_trained_apart_are_joined(write: Callable[..., Path], 
     assert lines["late, motion alone"].top1 == 0.5
     moves_file = folder.path / str(folder.finished(moves).scores_file)  # type: ignore[union-attr]
     moves_file.unlink()
-    assert "whose scores are not" in run_suite_anew(suite, folder, late)[late.name]
+    failed = run_suite_anew(suite, folder, late)
+    assert failed[late.name] == "it starts from moves-seed0-split1, which failed"
+    assert "clips" in failed[moves.name], "its network is made again, and there are no videos"
 
 
 def run_suite_anew(suite: Suite, folder: SuiteFolder, row: Row) -> dict[str, str]:

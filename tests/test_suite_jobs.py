@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,10 +25,11 @@ from twostream.errors import UsageError
 from twostream.experiments import making, parallel, run
 from twostream.experiments.making import Maker, shared
 from twostream.experiments.parallel import Outcome, surroundings, visible_gpus
-from twostream.experiments.rows import Finished, SuiteFolder
+from twostream.experiments.rows import Finished, SuiteFolder, provenance
 from twostream.experiments.run import run_suite
 from twostream.experiments.suite import MotionShapes, Row, Suite
 from twostream.experiments.table import make_table
+from twostream.runs import RunFolder
 from twostream.training.config import TrainConfig
 from twostream.work_claims import Owner, claimed
 
@@ -41,6 +43,14 @@ def load(tmp_path: Path) -> Callable[..., Suite]:
         return Suite.load(path)
 
     return loaded
+
+
+def finish_here(folder: SuiteFolder, row: Row, **other: Any) -> Finished:
+    """A finished row with its network, or, where the row is finished, the network."""
+    network = RunFolder(folder.run_folder(row)).model_folder
+    network.mkdir(parents=True)
+    (network / "config.json").touch()
+    return folder.made(row) or finish(folder, row, some_scores([True]), **other)
 
 
 class Puppets:
@@ -70,7 +80,7 @@ class Puppets:
         if callable(outcome):
             outcome = outcome()
         if outcome == "made":
-            yield row, ("", finish(self.folder, row, some_scores([True])))
+            yield row, ("", finish_here(self.folder, row))
         else:
             yield row, (outcome, None) if isinstance(outcome, str) else ("", outcome)
 
@@ -120,7 +130,7 @@ def test_rows_that_others_are_at_are_waited_for(
         assert (root, run) == (folder.path, "this")
         looks[name] = looks.get(name, 0) - 1
         if looks[name] == 0:
-            finish(folder, suite.rows()[0], some_scores([True]))
+            finish_here(folder, suite.rows()[0])
         return OTHER if looks[name] >= 0 else None
 
     monkeypatch.setattr(run, "owner_of", owner_of)
@@ -154,7 +164,7 @@ def test_what_a_row_starts_from_may_be_made_by_another_command(
     def leave(puppets: Puppets) -> None:
         while "waited" not in puppets.seen:
             time.sleep(0.001)
-        finish(folder, first, some_scores([True]))
+        finish_here(folder, first)
 
     puppets = Puppets(folder, 1)
     with claimed(folder.path, first.name, run="theirs"):
@@ -164,6 +174,107 @@ def test_what_a_row_starts_from_may_be_made_by_another_command(
         thread.join()
     assert f"b-seed0-split1 waits for a-seed0-split1: process {os.getpid()} on" in said[0]
     assert puppets.seen[-2:] == ["+b", "-b"]
+
+
+CHAIN: dict[str, Any] = {
+    "a": {},
+    "b": {"after": "a"},
+    "both": {"fuse": ["a", "b"]},
+    "crops": {"fuse": ["both"], "protocol": "10x3"},
+    "c": {"after": "b"},
+    "d": {},
+    "best": {"fuse": ["a", "both"]},
+}
+
+
+def chain(suite: Suite, out: Path) -> tuple[SuiteFolder, list[Row]]:
+    """What others go on from is finished, elsewhere; and what is to go."""
+    folder = SuiteFolder(suite, out)
+    for row in suite.rows()[:3]:
+        finish(folder, row, some_scores([True]), machine={"cpu": "another"})
+    waiting = list(suite.rows()[3:])
+    again = run._trained_again(folder, waiting, "this")
+    assert [row.variant for row in again] == ["a", "b"], "each once"
+    return folder, [*again, *waiting]
+
+
+def test_networks_are_made_again_before_what_needs_them(load: Callable[..., Suite], tmp_path: Path) -> None:
+    folder, to_go = chain(load(CHAIN), tmp_path)
+    records = [folder.finished(row) for row in to_go[:2]]
+
+    def again(number: int) -> Finished:
+        finish_here(folder, to_go[number])
+        record = records[number]
+        assert record is not None
+        figures = {**record.figures, "top1": 0.5}
+        return replace(record, figures=figures, cost={**record.cost, "seconds": 600.0}, **provenance("a command"))
+
+    puppets = Puppets(folder, 2, a=lambda: again(0), b=lambda: again(1))
+    said: list[str] = []
+    assert run._Schedule(folder, to_go, puppets, run="this", say=said.append).carry_out() == {}
+    # Behind both are a and b: crops needs their networks, and best takes what is the same whoever is faster.
+    assert puppets.seen == ["+a", "+d", "-a", "+b", "-d", "-b", "+crops", "+c", "-crops", "+best", "-c", "-best"]
+    assert said[0] == "row 1 of 6: a-seed0-split1 on clips, again"
+    assert said[1] == "row 2 of 6: d-seed0-split1 on clips"
+    # No finished row says how long anything takes here; what was made again does.
+    assert "a-seed0-split1: made again, top-1 0.500 now, 1.000 in its row, after 10 min 0 s; 5 to go, about" in said[2]
+    assert [folder.finished(row) for row in to_go[:2]] == records
+
+
+def test_a_network_that_cannot_be_made_again_fails_what_needs_it_only(
+    load: Callable[..., Suite], tmp_path: Path
+) -> None:
+    folder, to_go = chain(load(CHAIN), tmp_path)
+    puppets = Puppets(folder, 1, a="no memory")
+    assert run._Schedule(folder, to_go, puppets, run="this", say=quiet).carry_out() == {
+        "a-seed0-split1": "no memory",
+        "b-seed0-split1": "it starts from a-seed0-split1, which failed",
+        "c-seed0-split1": "it starts from b-seed0-split1, which failed",
+        "crops-seed0-split1": "it starts from a-seed0-split1, which failed",
+    }
+    assert puppets.seen == ["+a", "-a", "+d", "-d", "+best", "-best"], "the scores of a and of both are there"
+
+
+def test_networks_that_another_command_makes_again_are_not_made_twice(
+    load: Callable[..., Suite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LOOK_EVERY", 0.001)
+    suite = load(CHAIN)
+    folder, to_go = chain(suite, tmp_path)
+    looks = 3
+
+    def owner_of(_root: Path, name: str, **_: str) -> Owner | None:
+        nonlocal looks
+        if not name.startswith("a-") or looks < 0:
+            return None
+        looks -= 1
+        if looks < 0:
+            # The other has made both networks, and what it wanted them for.
+            for row in (*suite.rows()[:2], *(row for row in suite.rows() if row.variant in ("c", "crops"))):
+                finish_here(folder, row)
+            return None
+        return OTHER
+
+    monkeypatch.setattr(run, "owner_of", owner_of)
+    puppets = Puppets(folder, 1)
+    assert run._Schedule(folder, to_go, puppets, run="this", say=quiet).carry_out() == {}
+    assert [entry for entry in puppets.seen if entry != "waited"] == ["+d", "-d", "+best", "-best"]
+
+
+def test_networks_that_nobody_needs_any_more_are_not_made_again(load: Callable[..., Suite], tmp_path: Path) -> None:
+    suite = load({"a": {}, "b": {"after": "a"}, "c": {"after": "b"}, "d": {}})
+    folder, (a, b, c, d) = SuiteFolder(suite, tmp_path), suite.rows()
+    for row in (a, b):
+        finish(folder, row, some_scores([True]))
+
+    def meanwhile() -> str:
+        finish_here(folder, c)
+        return "made elsewhere"
+
+    puppets = Puppets(folder, 1, d=meanwhile)
+    failed = run._Schedule(folder, [d, a, b, c], puppets, run="this", say=quiet).carry_out()
+    assert failed == {d.name: "made elsewhere"}
+    assert puppets.seen == ["+d", "-d"]
 
 
 def test_a_row_is_not_made_twice(load: Callable[..., Suite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +290,7 @@ def test_a_row_is_not_made_twice(load: Callable[..., Suite], tmp_path: Path, mon
         owner = maker.make(row)
     assert isinstance(owner, Owner)
     assert owner.run == "theirs"
-    made = finish(folder, row, some_scores([True]))
+    made = finish_here(folder, row)
     assert maker.make(row) == made
     assert not (folder.path / work_claims.FOLDER).exists()
 
@@ -280,6 +391,21 @@ def test_a_process_that_dies_fails_its_row_and_lines_carry_names(
     for name in ("dies", "fails"):
         assert f"{name}-seed0-split1: one of 2" in said
         assert f"{name}-seed0-split1: with 1" in said
+
+
+def test_networks_are_made_again_side_by_side(load: Callable[..., Suite], shapes: Path, tmp_path: Path) -> None:
+    suite = load({"late": {}, "longer": {"after": "late"}, "other": {"after": "late"}}, data=str(shapes))
+    folder, (late, longer, other) = SuiteFolder(suite, tmp_path / "out"), suite.rows()
+    assert run_suite(suite, folder.out, only=["late"], say=quiet) == {}
+    shutil.rmtree(folder.path / "runs")
+    record = folder.row_file(late).read_bytes()
+    said: list[str] = []
+    assert run_suite(suite, folder.out, only=["longer", "other"], jobs=2, say=said.append) == {}, "\n".join(said)
+    assert said[1].startswith("tiny: 2 rows, 0 finished; 3 to go, about")
+    assert sum(line.startswith(f"{late.name}: made again, top-1 ") for line in said) == 1
+    assert folder.row_file(late).read_bytes() == record
+    assert None not in (folder.finished(longer), folder.finished(other))
+    assert not (folder.path / work_claims.FOLDER).exists()
 
 
 @contextmanager

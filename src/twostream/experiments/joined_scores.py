@@ -9,8 +9,7 @@ import numpy as np
 from twostream.clip import Scores, ScoresError
 from twostream.evaluation.score_fusion import align, fuse
 from twostream.experiments.hits import Hits
-from twostream.experiments.rows import Finished, SuiteFolder, changes, figures_of, provenance, streams_of
-from twostream.experiments.schema import SuiteError
+from twostream.experiments.rows import Finished, SuiteFolder, figures_of, provenance, streams_of
 from twostream.experiments.suite import Row
 from twostream.runs import RunFolder
 
@@ -23,12 +22,11 @@ def joined_row(folder: SuiteFolder, row: Row, judge: Judge) -> Finished:
 
     Args:
         folder: of the suite.
-        row: what is joined.
-        judge: asked for the scores of networks that were judged by another protocol than this row is.
+        row: what is joined; ``folder.require`` has found here what it needs.
+        judge: asked for scores that are not here: those of networks that were judged by another protocol than this row
+            is, and those that stayed on another machine.
 
     Raises:
-        SuiteError: one of them is not finished, was made with another configuration, or its scores or its network, as
-            needed, are on another machine.
         ScoresError: they are not about the same videos, or made in other ways.
     """
     began, computed = time.monotonic(), time.process_time()
@@ -68,25 +66,15 @@ def _answers(folder: SuiteFolder, row: Row, protocol: str, judge: Judge) -> tupl
     several: list[Scores] = []
     left_out: dict[str, str] = {}
     for before in row.after:
-        finished = folder.finished(before)
-        run_it = f"run it first with: {folder.suite.command(before.variant)}"
-        if finished is None:
-            raise SuiteError(f"it joins the scores of {before.name}, whose scores are not there yet; {run_it}")
-        if different := changes(finished, before):
-            raise SuiteError(
-                f"it joins the scores of {before.name}, which was made with another configuration "
-                f"({'; '.join(different)}); run it anew with: {folder.suite.command(before.variant)} --redo"
-            )
-        if before.protocol == protocol:
-            file = folder.path / str(finished.scores_file)
-            if not file.is_file():
-                raise SuiteError(f"it joins the scores of {before.name}, whose scores are not {file}; {run_it}")
+        if (file := folder.scores_file(before, protocol)) is not None:
             several.append(Scores.load(file))
         elif before.joined is not None:
             several.append(_answers(folder, before, protocol, judge)[0])
         else:
             several.append(judge(before, protocol))
-        left_out |= finished.left_out
+        made = folder.made(before)
+        assert made is not None
+        left_out |= made.left_out
     return join_scores(row, several), left_out
 
 

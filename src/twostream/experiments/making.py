@@ -25,7 +25,6 @@ from twostream.experiments.references import ceiling, chance, clip_shape, linear
 from twostream.experiments.rows import (
     Finished,
     SuiteFolder,
-    changes,
     chosen,
     figures_of,
     machine,
@@ -35,8 +34,8 @@ from twostream.experiments.rows import (
     streams_of,
     trained_by_place,
 )
-from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import MotionShapes, Reference, Row, data_name
+from twostream.files import atomic_write, write_text
 from twostream.flow.extract import extract
 from twostream.runs import RunFolder, evaluate_run
 from twostream.training.config import Machine, TrainConfig, resolve
@@ -103,20 +102,49 @@ class Maker:
         self.described: dict[tuple[str, str], FloatArray] = {}
 
     def make(self, row: Row) -> Finished | Owner:
-        """Train and judge a row, and write its file; or, where another process is at it, that process."""
+        """Train and judge a row, and write its file; or, where another process is at it, that process.
+
+        A finished row whose network is not here is trained and judged again. Its file stays, and its scores where they
+        are here: they are the record, and what the network has come to now is only returned.
+
+        Raises:
+            SuiteError: something that it needs of other rows is not here.
+        """
         with claimed(self.folder.path, row.name, run=self.run) as other:
             if other is not None:
                 return other
-            # Who had the claim before may have finished it.
-            finished = self.folder.finished(row)
-            if finished is not None and not changes(finished, row):
-                return finished
-            return self._make(row)
+            # Who had the claim before may have made it.
+            record = self.folder.made(row)
+            if record is not None and (row.joined is not None or self.folder.has_network(row)):
+                return record
+            self.folder.require(row)
+            if row.joined is not None:
+                return joined_row(self.folder, row, self.judged)
+            if record is not None:
+                return self._make_again(row)
+            finished = self._train(row)
+            finished.save(self.folder.row_file(row))
+            # Of an earlier sitting, if the finished row has been removed since.
+            self.folder.begun_again(row).unlink(missing_ok=True)
+            return finished
 
-    def _make(self, row: Row) -> Finished:
-        if row.joined is not None:
-            return joined_row(self.folder, row, self.judged)
-        starts = tuple(self.start(before) for before in row.after)
+    def _make_again(self, row: Row) -> Finished:
+        """What the network of a finished row has come to here."""
+        begun = self.folder.begun_again(row)
+        # Else an interruption between training and judging would leave a network that nobody judges any more.
+        write_text(begun, f"the network of the finished row {row.name} is being made again; not judged yet\n")
+        scores = self.folder.scores_file(row, row.protocol)
+        recorded = None if scores is None else scores.read_bytes()
+        finished = self._train(row)
+        if scores is not None and recorded is not None:
+            with atomic_write(scores) as file:
+                file.write(recorded)
+        begun.unlink()
+        return finished
+
+    def _train(self, row: Row) -> Finished:
+        """Train and judge a row."""
+        starts = tuple(str(self.folder.run_folder(before)) for before in row.after)
         config = replace(
             row.config,
             data=str(self.videos(row.data, row.config)),
@@ -140,7 +168,7 @@ class Maker:
             progress=self.progress,
         )
         epochs = _epochs(run)
-        finished = Finished(
+        return Finished(
             suite=self.suite.name,
             variant=row.variant,
             seed=row.seed,
@@ -166,35 +194,23 @@ class Maker:
             scores_file=evaluation.file.relative_to(self.folder.path).as_posix(),
             **provenance(self.suite.command(row.variant)),
         )
-        finished.save(self.folder.row_file(row))
-        return finished
-
-    def start(self, row: Row) -> str:
-        """The run folder that another row starts from."""
-        run = RunFolder(self.folder.run_folder(row))
-        if not run.finished:
-            raise SuiteError(
-                f"it needs the network of {row.name}, and {run.path} holds no finished one; run it first with: "
-                f"{self.suite.command(row.variant)}"
-            )
-        return str(run.path)
 
     def judged(self, row: Row, protocol: str) -> Scores:
-        """The scores of a finished row's network on the test videos, by another protocol than the row's own."""
-        run = RunFolder(Path(self.start(row)))
-        file = run.scores_file("test", protocol)
-        if file.is_file():
-            scores = Scores.load(file)
-            if scores.meta.get("model_sha256") == run.model().config["weights"]["sha256"]:
-                return scores
-        return evaluate_run(
-            run,
-            protocol=protocol,
-            device="cpu" if row.config.trainer.accelerator == "cpu" else "auto",
-            flow_workers=self.cores,
-            say=self.say,
-            progress=self.progress,
-        ).scores
+        """The scores of a finished row's network on the test videos by any protocol; it is judged where there are none.
+
+        By one process at a time, and not while another makes the network again.
+        """
+        with self._in_turn(self.folder.path, row.name):
+            if (file := self.folder.scores_file(row, protocol)) is not None:
+                return Scores.load(file)
+            return evaluate_run(
+                RunFolder(self.folder.run_folder(row)),
+                protocol=protocol,
+                device="cpu" if row.config.trainer.accelerator == "cpu" else "auto",
+                flow_workers=self.cores,
+                say=self.say,
+                progress=self.progress,
+            ).scores
 
     def videos(self, data: "str | MotionShapes | None", config: TrainConfig) -> Path:
         """The folder of the data; videos to be generated are, as far as they are missing."""

@@ -1,10 +1,14 @@
 """The files of a suite: a small one for every finished row, which can be kept, moved and committed by itself.
 
+The finished row is the record of what was made, on whatever machine. What others need of it, its network or its scores,
+lies in its run folder, which may have stayed there; then the network is made again, and the record stays as it is.
+
 .. code-block:: text
 
     OUT/SUITE/rows/<variant>-seed<k>-split<s>.json
     OUT/SUITE/references/<reference>-<data>-split<s>.json
-    OUT/SUITE/runs/<variant>-seed<k>-split<s>-<digest>/     the run folders, with the scores files
+    OUT/SUITE/runs/<variant>-seed<k>-split<s>-<digest>/     the run folders, with the scores files; begun-again
+                                                            in one says that its network is not whole yet
     OUT/data/<set>/                                         generated videos, shared by suites
 """
 
@@ -20,7 +24,7 @@ from typing import Any
 
 import torch
 
-from twostream.clip import Scores
+from twostream.clip import Scores, ScoresError
 from twostream.data.leave_one_out import split_label
 from twostream.evaluation.metrics import one_stream, summary
 from twostream.evaluation.statistics import accuracy_interval
@@ -28,6 +32,7 @@ from twostream.experiments.hits import Hits
 from twostream.experiments.schema import SuiteError
 from twostream.experiments.suite import MotionShapes, Row, Suite, flat, own_key, without_defaults
 from twostream.files import write_text
+from twostream.runs import RunFolder
 from twostream.training.config import TrainConfig
 
 FORMAT = "twostream-row-2"
@@ -134,10 +139,10 @@ class SuiteFolder:
 
     def run_folder(self, row: Row) -> Path:
         """The run folder of a row, of this very configuration; one that is there already keeps its name."""
-        finished = self.finished(row)
+        made = self.made(row)
         digests = [row.digest, row.earlier_digest]
-        if finished is not None and not changes(finished, row):
-            digests.insert(0, finished.digest)
+        if made is not None:
+            digests.insert(0, made.digest)
         folders = [self.path / "runs" / row.run_name_of(digest) for digest in digests]
         return next((folder for folder in folders if folder.is_dir()), self.path / "runs" / row.run_name)
 
@@ -152,6 +157,108 @@ class SuiteFolder:
     def finished(self, row: Row) -> Finished | None:
         """The finished row, whatever configuration it was made with; None where there is none."""
         return Finished.load(self.row_file(row))
+
+    def made(self, row: Row) -> Finished | None:
+        """The finished row, if it was made with this very configuration."""
+        finished = self.finished(row)
+        return finished if finished is not None and not changes(finished, row) else None
+
+    def begun_again(self, row: Row) -> Path:
+        """A file that is there from when the network of a finished row is begun again until it has been judged."""
+        return self.run_folder(row) / "begun-again"
+
+    def has_network(self, row: Row) -> bool:
+        """Whether the network of a row is here, trained; one that is made again only when it has been judged too."""
+        return RunFolder(self.run_folder(row)).finished and not self.begun_again(row).exists()
+
+    def scores_file(self, row: Row, protocol: str) -> Path | None:
+        """The scores of a finished row by a protocol; None where they are not here.
+
+        Those by its own protocol are its record as the row is, and stay when its network is made again. Those by
+        another count as long as they are of the network.
+        """
+        made, run = self.made(row), RunFolder(self.run_folder(row))
+        # Where a row was made when there were fewer options, its run folder can have another name since.
+        recorded = () if made is None else (self.path / str(made.scores_file),)
+        places = (*recorded, run.scores_file("test", row.protocol))
+        own = next((file for file in places if file.is_file()), None)
+        if protocol == row.protocol:
+            return own
+        file = run.scores_file("test", protocol)
+        if not file.is_file():
+            return None
+        try:
+            there = Scores.load(file).meta.get("model_sha256")
+            if self.has_network(row):
+                network = run.model().config["weights"]["sha256"]
+            else:
+                # The network is gone; its other scores tell which it was. Without them nothing speaks against these.
+                network = Scores.load(own).meta.get("model_sha256") if own is not None else there
+        except ScoresError:
+            # Damaged: judged anew, as if they were not there.
+            return None
+        return file if there == network else None
+
+    def lacks(self, row: Row, protocol: str | None = None) -> list[Row]:
+        """The rows of which something is not here that a row needs to be made.
+
+        A row that trains needs the networks it starts from; one that joins needs of each row to be finished, and its
+        scores by the protocol or a network to be judged by that.
+
+        Args:
+            row: that is to be made.
+            protocol: by which the scores of others are joined; the row's own by default.
+        """
+        protocol = protocol or row.protocol
+        if row.joined is None:
+            return [before for before in row.after if not self.has_network(before)]
+        found: dict[Row, None] = {}
+        for before in row.after:
+            if self.made(before) is None:
+                found[before] = None
+            elif before.joined is not None:
+                if self.scores_file(before, protocol) is None:
+                    found |= dict.fromkeys(self.lacks(before, protocol))
+            elif not self.has_network(before) and self.scores_file(before, protocol) is None:
+                found[before] = None
+        return [*found]
+
+    def needed(self, row: Row) -> list[Row]:
+        """All that has to be made before a row can be, each after what it starts from itself.
+
+        Rows that are not finished, without what these need in turn, and finished ones whose networks are not here.
+        """
+        found: dict[Row, None] = {}
+        for before in self.lacks(row):
+            if self.made(before) is not None:
+                found |= dict.fromkeys(self.needed(before))
+            found[before] = None
+        return [*found]
+
+    def require(self, row: Row) -> None:
+        """Check that all that a row needs to be made is here.
+
+        Raises:
+            SuiteError: something is not; says what, and what to do.
+        """
+        needed = self.needed(row)
+        for other in needed:
+            command, finished = self.suite.command(other.variant), self.finished(other)
+            if finished is None:
+                raise SuiteError(
+                    f"it needs {other.name}, which is not finished ({self.row_file(other)} is not there); run it first "
+                    f"with: {command}"
+                )
+            if different := changes(finished, other):
+                raise SuiteError(
+                    f"it needs {other.name}, which was made with another configuration ({'; '.join(different)}); run "
+                    f"it anew with: {command} --redo"
+                )
+        if needed:
+            raise SuiteError(
+                f"it needs the network of {', '.join(other.name for other in needed)}, which {self.path / 'runs'} does "
+                "not hold any more; the same command, called again, makes it again"
+            )
 
 
 def changes(finished: Finished, row: Row) -> list[str]:

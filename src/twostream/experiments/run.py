@@ -36,6 +36,10 @@ def run_suite(
     that it met resume. Several commands may work on one suite in a folder that they share: no row is made twice, and
     one that another has begun is waited for.
 
+    Rows may start from finished ones whose networks are not in the folder, as when these were made on another machine:
+    such networks are trained again first, whether their rows were asked for or not. Their finished rows stay as they
+    are, and a line for each says what the network has come to beside that.
+
     Args:
         suite: what is to be run.
         out: folder of all suites; this one's files lie in ``OUT/NAME``.
@@ -55,17 +59,24 @@ def run_suite(
         SuiteError: rows were finished with another configuration, or the file of one is damaged.
     """
     rows = _asked_for(suite, only, seeds, splits)
-    if any(row.data is None for row in rows):
+    folder = SuiteFolder(suite, out)
+    maker = Maker(folder, say, progress)
+    waiting = _waiting(folder, rows, redo)
+    again = _trained_again(folder, waiting, maker.run)
+    if any(row.data is None for row in (*rows, *again)):
         raise UsageError(f"{suite.source} leaves its data open; name them with --data DATA")
     if jobs > 1:
-        require_one_device(rows)
-    folder = SuiteFolder(suite, out)
-    waiting = _waiting(folder, rows, redo)
-    maker = Maker(folder, say, progress)
+        require_one_device((*rows, *again))
     failed = maker.make_references(rows)
-    say(f"{suite.name}: {len(rows)} rows, {len(rows) - len(waiting)} finished; {_left(folder, waiting, jobs)}")
+    if again:
+        say(
+            f"trained again, as rows to go need their networks and {folder.path / 'runs'} does not hold them: "
+            f"{', '.join(row.name for row in again)}; the finished rows stay as they are"
+        )
+    to_go = [*again, *waiting]
+    say(f"{suite.name}: {len(rows)} rows, {len(rows) - len(waiting)} finished; {_left(folder, to_go, jobs)}")
     with InTurn(maker) if jobs == 1 else Crew(folder, say, jobs=jobs) as makers:
-        failed |= _Schedule(folder, waiting, makers, run=maker.run, say=say).carry_out()
+        failed |= _Schedule(folder, to_go, makers, run=maker.run, say=say).carry_out()
     return failed
 
 
@@ -130,7 +141,10 @@ class _Schedule:
         self.total = len(waiting)
         self.begun = 0
         self.pending = list(waiting)
-        self.running: list[Row] = []
+        # With the finished row of each whose network is made again.
+        self.running: dict[Row, Finished | None] = {}
+        # What these networks have come to; no file says how long they took here.
+        self.again: list[Finished] = []
         # Rows that other processes are at, and when to look at them again.
         self.elsewhere: dict[Row, float] = {}
         self.failed: dict[str, str] = {}
@@ -142,17 +156,17 @@ class _Schedule:
             if not self.pending and not self.running:
                 break
             for row, (reason, made) in self.makers.outcomes(LOOK_EVERY if self.elsewhere else None):
-                self.running.remove(row)
+                record = self.running.pop(row)
                 if isinstance(made, Owner):
                     self._put_aside(row, made, row)
                     self.pending.append(row)
                 else:
-                    self._ended(row, reason, made)
+                    self._ended(row, reason, made, record)
         return self.failed
 
     def _start_what_can_be(self) -> None:
         for row in [*self.pending]:
-            if cause := next((before.name for before in row.after if before.name in self.failed), None):
+            if cause := self._failed_before(row):
                 self.pending.remove(row)
                 self._ended(row, f"it starts from {cause}, which failed", None)
             elif self.makers.free and self._can_start(row):
@@ -162,19 +176,26 @@ class _Schedule:
                     continue
                 self.begun += 1
                 self.elsewhere.pop(row, None)
-                self.running.append(row)
-                self.say(f"row {self.begun} of {self.total}: {row.name} on {row.data_name}")
+                self.running[row] = record = self.folder.made(row)
+                again = ", again" if record is not None else ""
+                self.say(f"row {self.begun} of {self.total}: {row.name} on {row.data_name}{again}")
                 self.makers.start(row)
+
+    def _failed_before(self, row: Row) -> str | None:
+        """A row that has failed and without which this one cannot be made."""
+        failed = [before for before in _sources(row) if before.name in self.failed]
+        lacking = self.folder.lacks(row) if failed else []
+        lacking += [before for before in row.after if failed and self.folder.made(before) is None]
+        return next((before.name for before in failed if before in lacking), None)
 
     def _can_start(self, row: Row) -> bool:
         """Whether all that a row starts from is there, and nobody else is at it."""
-        if any(before in self.pending or before in self.running for before in row.after):
+        if any(before in self.pending or before in self.running for before in _sources(row)):
             return False
         if self.elsewhere.get(row, 0.0) > time.monotonic():
             return False
         # What it starts from may be no part of what was asked here.
-        missing = [before for before in row.after if not self.folder.finished(before)]
-        for needed in (row, *missing):
+        for needed in (row, *self.folder.lacks(row)):
             if owner := owner_of(self.folder.path, needed.name, run=self.run):
                 self._put_aside(row, owner, needed)
                 return False
@@ -187,18 +208,29 @@ class _Schedule:
         self.elsewhere[row] = time.monotonic() + LOOK_EVERY
 
     def _made_elsewhere(self, row: Row) -> Finished | None:
-        finished = self.folder.finished(row)
-        return finished if finished is not None and not changes(finished, row) else None
+        """The row, if nothing of it is to be made any more: finished, and its network here or needed by none."""
+        made = self.folder.made(row)
+        if made is None:
+            return None
+        users = [other for other in self.pending if row in _sources(other) and self._made_elsewhere(other) is None]
+        return None if any(row in self.folder.lacks(other) for other in users) else made
 
-    def _ended(self, row: Row, reason: str, made: Finished | None) -> None:
+    def _ended(self, row: Row, reason: str, made: Finished | None, record: Finished | None = None) -> None:
         self.elsewhere.pop(row, None)
-        left = [*self.running, *self.pending]
-        rest = f"; {_left(self.folder, left, self.makers.jobs)}" if left else ""
         if made is None:
             self.failed[row.name] = reason
-            self.say(f"{row.name} failed: {reason}{rest}")
+            what = f" failed: {reason}"
         else:
-            self.say(f"{row.name}: {_figures_text(made)} after {seconds_text(made.cost['seconds'] or 0.0)}{rest}")
+            figures = _figures_text(made)
+            # Another process may have been faster; then this is the row itself.
+            if record is not None and made != record:
+                self.again.append(made)
+                now, then = made.figures["top1"], record.figures["top1"]
+                figures = f"made again, top-1 {now:.3f} now, {then:.3f} in its row,"
+            what = f": {figures} after {seconds_text(made.cost['seconds'] or 0.0)}"
+        left = [*self.running, *self.pending]
+        rest = f"; {_left(self.folder, left, self.makers.jobs, self.again)}" if left else ""
+        self.say(f"{row.name}{what}{rest}")
 
 
 def _asked_for(suite: Suite, only: Sequence[str], seeds: Sequence[int], splits: Sequence[str]) -> list[Row]:
@@ -241,12 +273,39 @@ def _waiting(folder: SuiteFolder, rows: Sequence[Row], redo: bool) -> list[Row]:
     return waiting
 
 
-def _left(folder: SuiteFolder, waiting: Sequence[Row], jobs: int) -> str:
-    """How many rows are to go, and for about how long, judged by what finished rows took on such a machine."""
+def _trained_again(folder: SuiteFolder, waiting: Sequence[Row], run: str) -> list[Row]:
+    """The finished rows whose networks have to be trained again for those that wait, each after what it starts from.
+
+    None for a row that will fail anyway, as it needs one that is not finished and that nobody makes.
+    """
+    can_be: set[Row] = set()
+    again: dict[Row, None] = {}
+    for row in waiting:
+        needed = folder.needed(row)
+        unfinished = [other for other in needed if folder.made(other) is None]
+        if all(other in can_be or owner_of(folder.path, other.name, run=run) for other in unfinished):
+            can_be.add(row)
+            again |= dict.fromkeys(other for other in needed if other not in unfinished)
+    return [*again]
+
+
+def _sources(row: Row) -> list[Row]:
+    """What a row starts from or joins, and what is behind those that join others."""
+    return [
+        source for before in row.after for source in (before, *(_sources(before) if before.joined is not None else ()))
+    ]
+
+
+def _left(folder: SuiteFolder, waiting: Sequence[Row], jobs: int, again: Sequence[Finished] = ()) -> str:
+    """How many rows are to go, and for about how long, judged by what finished rows took on such a machine.
+
+    Beside them by ``again``, what was made again here.
+    """
     if not waiting:
         return "none to go"
     here = machine()
     made = [finished for row in folder.suite.rows() if (finished := folder.finished(row)) and finished.machine == here]
+    made += again
     # Side by side each takes longer.
     made = [finished for finished in made if finished.cost.get("jobs", 1) == jobs] or made
     count = f"{len(waiting)} to go"
@@ -264,7 +323,7 @@ def _together(takes: Mapping[Row, float], jobs: int) -> float:
     """How long rows take side by side; not less than the longest of those that start one from the other."""
 
     def chain(row: Row) -> float:
-        return takes[row] + max((chain(before) for before in row.after if before in takes), default=0.0)
+        return takes[row] + max((chain(before) for before in _sources(row) if before in takes), default=0.0)
 
     return max(sum(takes.values()) / jobs, *(chain(row) for row in takes))
 
