@@ -110,7 +110,7 @@ def explanation(table: Table) -> str:
     for variant, protocol in {row.variant: row.protocol for row in suite.rows()}.items():
         if protocol != suite.protocol:
             others.setdefault(protocol, []).append(variant)
-    but = "".join(f", {' and '.join(variants)} by {protocol}" for protocol, variants in others.items())
+    but = "".join(f", {', '.join(variants)} by {protocol}" for protocol, variants in others.items())
     explained = [f"Top-1 on the test videos by the protocol {suite.protocol}{but}{over}."]
     if suite.leaves_one_out:
         explained.append("Each group is left out once; the mean counts the videos of all of them together.")
