@@ -44,7 +44,8 @@ def with_trainer(config: TrainConfig, **changes: object) -> TrainConfig:
 
 def test_a_run_leaves_what_its_docstring_says(tiny_run: RunFolder) -> None:
     files = {str(path.relative_to(tiny_run.path)) for path in tiny_run.path.rglob("*") if path.is_file()}
-    assert files == {
+    # The run is shared with tests that judge it.
+    assert {file for file in files if not file.startswith("scores/")} == {
         "config.yaml",
         "data.json",
         "metrics.csv",

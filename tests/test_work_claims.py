@@ -160,6 +160,23 @@ def test_of_many_that_find_a_dead_claim_one_gets_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_claim_that_goes_with_its_folder_at_that_very_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = leave(tmp_path, FOREIGN)
+    opened = Path.open
+
+    def gone(path: Path, *how: str, **options: object) -> object:
+        if path == theirs and theirs.exists() and how == ("xb",):
+            theirs.unlink()
+            theirs.parent.rmdir()
+            raise FileExistsError(path)
+        return opened(path, *how, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", gone)
+    with claimed(tmp_path, "v", run="a") as other:
+        assert other is None
+        assert is_claimed_by(tmp_path, "v", run="a")
+
+
 def test_where_no_claim_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / FOLDER).write_text("")
     with pytest.raises(OutputError, match="a file stands where its folder must be"), claimed(tmp_path, "v", run="a"):

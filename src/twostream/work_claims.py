@@ -159,7 +159,8 @@ def _created(claim: Path, content: bytes) -> bool:
                 continue
         raise OutputError(f"{claim.parent}: cannot be made, or goes away again and again")
     except FileExistsError:
-        if claim.parent.is_dir():
+        # Whoever held it may have taken claim and folder away since, and another may have made the folder again.
+        if claim.parent.is_dir() or not os.path.lexists(claim.parent) or claim.parent.is_dir():
             return False
         raise OutputError(f"{claim.parent}: cannot be written (a file stands where its folder must be)") from None
     except OSError as error:
