@@ -137,6 +137,7 @@ def test_what_does_not_pass_is_named_and_the_rest_goes_on(
         "late": {"scores_of": ["looks", "pattern"]},
         "last": {"model": "spatial_resnet18", "size": 64},
         "both": {"fuse": ["looks", "last"]},
+        "crops": {"fuse": ["looks"], "protocol": "10x3"},
     }
     found = go(Suite.load(write(variants=variants), data=shapes), limit_clips=1)
     assert not found.ok
@@ -154,6 +155,8 @@ def test_what_does_not_pass_is_named_and_the_rest_goes_on(
     assert str(tmp_path / "none.pth") in problems
     assert [trial.variant for trial in found.trials][-1] == "last"
     assert any(note.startswith("both: the probabilities of looks and last fuse to 1x1x1x") for note in found.notes)
+    crops = next(note for note in found.notes if note.startswith("crops: "))
+    assert crops.endswith(" logits; tried by 1-view, not by 10x3")
     assert f"did not pass: {len(found.problems)}" in found.lines()[-1]
 
     def broken(*_: Any, **__: Any) -> None:

@@ -215,6 +215,13 @@ def test_what_changes_no_figure_is_not_part_of_a_row(write: Callable[..., Path])
     assert Suite.load(write(data="else/where/others")).rows()[0].digest != digest()
 
 
+def test_a_variant_can_be_judged_by_a_protocol_of_its_own(write: Callable[..., Path]) -> None:
+    suite = Suite.load(write(data="d", variants={"late": {}, "crops": {"protocol": "10x3"}}))
+    late, crops = suite.rows()
+    assert (late.protocol, crops.protocol, crops.asked()["protocol"]) == ("1-view", "10x3", "10x3")
+    assert late.config == crops.config
+
+
 def test_generated_videos_are_named_by_what_differs() -> None:
     assert MotionShapes(set="where").name == "where"
     assert MotionShapes(set="where", train=60, difficulty=0.8).name == "where-train60-difficulty0.8"

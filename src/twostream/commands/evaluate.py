@@ -57,6 +57,6 @@ def evaluate(argv: Sequence[str]) -> int:
     else:
         for line in evaluation.lines():
             console.show(line)
-        if better := advice(args.protocol, run.model().model.spec.size):
+        if better := advice(args.protocol, run.config()["size"]):
             console.say(better)
     return 1 if evaluation.unreadable else 0

@@ -49,8 +49,9 @@ def check_tiers(
                 near = difflib.get_close_matches(variant, starts, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(starts)}"
                 raise SuiteError(f"{place}: tiers.{name}: no variant is called {variant!r}{hint}")
-        for variant in starts.keys() - set(tier.without):
-            if missing := sorted(set(starts[variant]) & set(tier.without)):
+        for variant, needed in starts.items():
+            missing = [start for start in needed if start in tier.without]
+            if missing and variant not in tier.without:
                 raise SuiteError(f"{place}: tiers.{name}: {variant} starts from {missing[0]}, which is left out")
 
 
